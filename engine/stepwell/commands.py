@@ -1,0 +1,275 @@
+"""The instruction set: what a workflow may yield. Frozen data, no behaviour.
+
+A command says what is wanted; an interpreter decides how it comes about. Commands compare by *what they ask for*
+(function and arguments, signal, duration), never by options or reasons, so that a test can say
+`run.next == Step(classify, ticket)`.
+
+Each command is iterable and yields itself once, so both forms are allowed everywhere:
+
+    value = yield Step(f, x)            # Any to a type checker
+    value = yield from Step(f, x)       # f's own return type
+
+Floor 1.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any, ClassVar, Generic, TypeVar, overload
+from uuid import UUID
+
+from attrs import field, frozen
+
+from .command import UNSET, Branch, Command, Flow, Unset, made_in_turn, unyielded
+from .errors import InvalidInputError
+from .groups import All, Race
+from .retry import as_seconds
+from .steps import Step, StepOptions, step
+
+__all__ = [
+    "UNSET",
+    "All",
+    "Branch",
+    "Command",
+    "Emit",
+    "Flow",
+    "Now",
+    "Patched",
+    "Race",
+    "Random",
+    "SetState",
+    "Signal",
+    "Sleep",
+    "Step",
+    "StepOptions",
+    "Suspend",
+    "Unset",
+    "Uuid",
+    "made_in_turn",
+    "step",
+    "unyielded",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+R = TypeVar("R")
+D = TypeVar("D")
+
+
+@frozen
+class Signal(Generic[T]):
+    """A named, typed message that a run can wait for: `review = Signal("manual-review", Verdict)`.
+
+    Attributes:
+        name: name in the history, printable, 1 to 200 characters.
+        type: type of the payload; Any means plain JSON.
+    """
+
+    name: str = field()
+    type: type[T] | Any = Any
+
+    @name.validator
+    def _check(self, _: object, value: object) -> None:
+        if not isinstance(value, str) or not value or len(value) > 200 or not value.isprintable():
+            raise InvalidInputError(f"a signal's name must be printable text of 1 to 200 characters, got {value!r}")
+
+
+@frozen(init=False, slots=False)
+class Suspend(Command[T_co]):
+    """Wait for a signal; the process may end meanwhile.
+
+    Gives the payload. On time-out throws `TimedOut`, or gives `default` when one was given. A buffered payload that does
+    not fit the type throws `SignalRejected`. Two Suspends are equal when they wait for the same signal name.
+    Determinism: recorded as `suspend`, answered by `resume` or `wake`.
+
+    Args:
+        signal: a `Signal`, or its name.
+        into: type of the payload when `signal` is a name.
+        reason: text for the person who is asked.
+        timeout: longest wait, timedelta or seconds; None waits for ever.
+        default: value on time-out.
+        show: any JSON-able value for the person who is asked.
+        fresh: ignore signals that came before this wait.
+    """
+
+    signal: str
+    into: Any = field(eq=False)
+    reason: str | None = field(eq=False)
+    timeout: float | None = field(eq=False)
+    default: Any = field(eq=False)
+    show: Any = field(eq=False)
+    fresh: bool = field(eq=False)
+
+    @overload
+    def __init__(
+        self: Suspend[R],
+        signal: Signal[R],
+        *,
+        reason: str | None = None,
+        timeout: timedelta | float | None = None,
+        show: Any = UNSET,
+        fresh: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Suspend[R | D],
+        signal: Signal[R],
+        *,
+        default: D,
+        reason: str | None = None,
+        timeout: timedelta | float | None = None,
+        show: Any = UNSET,
+        fresh: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Suspend[R],
+        signal: str,
+        *,
+        into: type[R],
+        reason: str | None = None,
+        timeout: timedelta | float | None = None,
+        show: Any = UNSET,
+        fresh: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Suspend[R | D],
+        signal: str,
+        *,
+        into: type[R],
+        default: D,
+        reason: str | None = None,
+        timeout: timedelta | float | None = None,
+        show: Any = UNSET,
+        fresh: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Suspend[Any],
+        signal: str,
+        *,
+        reason: str | None = None,
+        timeout: timedelta | float | None = None,
+        default: Any = UNSET,
+        show: Any = UNSET,
+        fresh: bool = False,
+    ) -> None: ...
+    def __init__(
+        self,
+        signal: Signal[Any] | str,
+        *,
+        into: Any = UNSET,
+        reason: str | None = None,
+        timeout: timedelta | float | None = None,
+        default: Any = UNSET,
+        show: Any = UNSET,
+        fresh: bool = False,
+    ) -> None:
+        if not isinstance(signal, (Signal, str)):
+            raise InvalidInputError(f"Suspend waits for a Signal or its name, got {signal!r}")
+        typed: Signal[Any] = signal if isinstance(signal, Signal) else Signal(signal)
+        if reason is not None and not isinstance(reason, str):
+            raise InvalidInputError(f"Suspend's reason must be text, got {reason!r}")
+        if default is not UNSET and timeout is None:
+            raise InvalidInputError("Suspend's default is given on time-out: give a timeout too")
+        seconds = None if timeout is None else as_seconds(timeout, "Suspend's timeout")
+        wanted = typed.type if into is UNSET else into
+        self.__attrs_init__(typed.name, wanted, reason, seconds, default, show, bool(fresh))  # type: ignore[attr-defined]
+
+    @property
+    def label(self) -> str:
+        return self.signal
+
+
+@frozen(init=False, slots=False)
+class Sleep(Command[None]):
+    """Wait for a duration (timedelta or seconds) or until an aware instant. Recorded as `sleep`, answered by `wake`."""
+
+    seconds: float | None
+    until: datetime | None
+
+    @overload
+    def __init__(self, duration: timedelta | float) -> None: ...
+    @overload
+    def __init__(self, *, until: datetime) -> None: ...
+    def __init__(self, duration: timedelta | float | None = None, *, until: datetime | None = None) -> None:
+        if (duration is None) == (until is None):
+            raise InvalidInputError("Sleep takes a duration or until=, one of the two")
+        seconds = None
+        if duration is not None:
+            seconds = as_seconds(duration, "Sleep's duration")
+        elif not isinstance(until, datetime) or until.tzinfo is None:
+            raise InvalidInputError(f"Sleep's until must be a datetime with a time zone, got {until!r}")
+        else:
+            until = until.astimezone(timezone.utc)
+        self.__attrs_init__(seconds, until)  # type: ignore[attr-defined]
+
+
+@frozen
+class Now(Command[datetime]):
+    """Give the current time, aware, in UTC. Recorded as `now`."""
+
+
+@frozen
+class Random(Command[float]):
+    """Give a random float in [0, 1). Recorded as `random`."""
+
+
+@frozen
+class Uuid(Command[UUID]):
+    """Give a random UUID (version 4). Recorded as `uuid`."""
+
+
+@frozen
+class Patched(Command[bool]):
+    """Tell whether this run has the change: True on new runs, False on those recorded before it. Recorded as `patch`."""
+
+    numbered: ClassVar[bool] = False
+
+    change_id: str = field()
+
+    @change_id.validator
+    def _check(self, _: object, value: object) -> None:
+        if not isinstance(value, str) or not value or len(value) > 200 or not value.isprintable():
+            raise InvalidInputError(f"Patched takes a change id of 1 to 200 printable characters, got {value!r}")
+
+    @property
+    def kind(self) -> str:
+        return "patch"
+
+    @property
+    def label(self) -> str:
+        return self.change_id
+
+
+@frozen(init=False, slots=False)
+class SetState(Command[None]):
+    """Merge values into the state that `engine.query(run_id)` reads. Not recorded: it follows from the history."""
+
+    numbered: ClassVar[bool] = False
+
+    values: dict[str, Any]
+
+    def __init__(self, **values: Any) -> None:
+        self.__attrs_init__(values)  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((SetState, *self.values))
+
+
+@frozen
+class Emit(Command[None]):
+    """Record a value for readers of the run's events. Recorded as `emit`."""
+
+    value: Any
+    topic: str | None = field(default=None)
+
+    @topic.validator
+    def _check(self, _: object, value: object) -> None:
+        if value is not None and not isinstance(value, str):
+            raise InvalidInputError(f"Emit's topic must be text or None, got {value!r}")
+
+    @property
+    def label(self) -> str:
+        return self.topic or ""

@@ -1,0 +1,175 @@
+"""What changes a run from outside: signals, pause, cancel, and the incarnations that fork, retry and reset open. Floor 4."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import msgspec
+
+from . import events as e
+from . import lifecycle as lc
+from .driving import Driver, RestartAndRetry, known_workflow, payload, signal_event
+from .errors import ConflictError, NotFoundError, RunClosedError
+from .incarnations import Plan, find_cut, plan_fork, plan_retry
+from .loading import Parts, make_head, read_history
+from .outcomes import Outcome, Running
+from .reading import outcome_of_head
+from .recorder import settle
+from .sessions import Sessions
+from .store import Conflict, Exists, LeaseRequest, RunHead
+from .wire import to_draft
+
+__all__ = ["Control"]
+
+
+class Control(RestartAndRetry):
+    """Writes from outside, and opens incarnations.
+
+    Args:
+        parts: what the engine works with.
+        sessions: the sessions that are open in it, to be told.
+        driver: drives what was made runnable.
+    """
+
+    def __init__(self, parts: Parts, sessions: Sessions, driver: Driver) -> None:
+        self.parts = parts
+        self.sessions = sessions
+        self.driver = driver
+
+    # ---- outside events
+
+    def signal(self, run_id: str, name: str, value: Any, wait: str | None, signal_id: str | None) -> None:
+        """Record a signal; nobody is driven by it here."""
+        head = self._head(run_id)
+        if head.closed:
+            raise RunClosedError(
+                f"run {run_id!r} is {head.head.status}; it takes no signals", run_id=run_id, status=head.head.status
+            )
+        if known_workflow(self.parts.registry, head) is not None:
+            self.driver.send_checked(run_id, name, value, wait, signal_id, must_wait=False, drive=False)
+        else:  # a program without the run's code, such as the command line: what the run waits for checks it
+            raw = payload(self.parts.codec, None, name, value)
+            done = self.driver.append_outside(run_id, signal_event(self.parts, name, raw, wait, signal_id))
+            self._refuse_closed(run_id, done)
+        self.sessions.notify(run_id)
+        self.parts.tell(lc.SignalSent(run_id, name))
+
+    def send(self, run_id: str, event: e.EventBase) -> Outcome[Any]:
+        """Record cancel, pause or unpause; a run that nobody drives is driven on in this thread."""
+        parts = self.parts
+        head = self._head(run_id)
+        lease = None
+        if known_workflow(parts.registry, head) is not None:
+            lease = LeaseRequest(parts.owner, parts.ttl)
+        done = self.driver.append_outside(run_id, event, lease=lease)
+        self._refuse_closed(run_id, done)
+        self.sessions.notify(run_id)
+        if isinstance(done, Conflict) or done.lease is None:
+            return Running(run_id)
+        return self.driver.take(done.lease)
+
+    def force_cancel(self, run_id: str, reason: str | None) -> None:
+        """Close the run as cancelled without asking its workflow."""
+        event = e.Cancelled(reason=reason, forced=True, timestamp=self.parts.stamp())
+        self._refuse_closed(run_id, self.driver.append_outside(run_id, event, closes=True))
+        self.sessions.notify(run_id)
+        self.parts.tell(lc.RunClosed(run_id, "cancelled"))
+
+    def _refuse_closed(self, run_id: str, done: object) -> None:
+        if isinstance(done, Conflict):
+            raise RunClosedError(f"run {run_id!r} is closed", run_id=run_id)
+
+    # ---- incarnations
+
+    def fork(self, run_id: str, before: str | int, new_id: str, tags: dict[str, str] | None) -> Outcome[Any]:
+        """Create another run with the prefix of this one, and drive it."""
+        history = list(read_history(self.parts.store, run_id))
+        cut = find_cut(history, before)
+        start = history[0]
+        assert isinstance(start, e.Start)
+        source = {"runId": run_id, "incarnation": start.incarnation, "offset": cut}
+        plan = plan_fork(history, cut, source, start.tags if tags is None else tags)
+        made = self.driver.create(new_id, _anew(plan, self.parts.stamp()), drive=True)
+        if isinstance(made, Exists):
+            raise ConflictError(f"run {new_id!r} is there already: a fork needs a run id of its own", run_id=new_id)
+        return self.driver.take(made.lease) if made.lease is not None else Running(new_id)
+
+    def retry(self, run_id: str, *, drive: bool = True) -> Outcome[Any]:
+        """Go on with a failed run from what failed."""
+        head = self._head(run_id)
+        if head.head.status != "failed" or not head.closed:
+            status = head.head.status if head.closed else "open"
+            raise ConflictError(f"only a failed run can be retried, and run {run_id!r} is {status}", run_id=run_id)
+        workflow = self.parts.registry.find(head.head.workflow, head.head.version)
+        history = list(read_history(self.parts.store, run_id, incarnation=head.incarnation))
+        plan = plan_retry(
+            workflow,
+            history,
+            incarnation=head.incarnation + 1,
+            codec=self.parts.codec,
+            run_id=run_id,
+            stamp=self.parts.stamp(),
+        )
+        return self._open(head, plan, drive)
+
+    def restart(self, run_id: str, start: e.Start, *, drive: bool = True) -> Outcome[Any]:
+        """Close the run when it is open, and begin it anew with this start."""
+        head = self._head(run_id)
+        if not head.closed:
+            try:
+                self.force_cancel(run_id, "restarted")
+            except RunClosedError:
+                pass  # it has ended meanwhile
+            head = self._head(run_id)
+        number = head.incarnation + 1
+        start = msgspec.structs.replace(
+            start, session=0, offset=0, incarnation=number, epoch=number, source=None, prefix=0
+        )
+        start = msgspec.structs.replace(start, timestamp=self.parts.stamp())
+        return self._open(head, Plan([start]), drive)
+
+    def reset(self, run_id: str) -> Outcome[Any]:
+        """Begin the run anew with its own input."""
+        start = next(read_history(self.parts.store, run_id))
+        assert isinstance(start, e.Start)
+        return self.restart(run_id, start)
+
+    def delete(self, run_id: str) -> None:
+        """Remove a closed run."""
+        head = self._head(run_id)
+        if not head.closed:
+            raise ConflictError(f"run {run_id!r} is open; cancel it before you delete it", run_id=run_id)
+        if not self.parts.store.delete(run_id, head.incarnation):
+            raise ConflictError(f"run {run_id!r} was retried, reset or deleted meanwhile", run_id=run_id)
+
+    def _open(self, head: RunHead, plan: Plan, drive: bool) -> Outcome[Any]:
+        parts, run_id, start = self.parts, head.run_id, plan.events[0]
+        assert isinstance(start, e.Start)
+        row = make_head(parts, start, "pending", due=parts.now())
+        lease = LeaseRequest(parts.owner, parts.ttl) if drive else None
+        records, attempt_id = [to_draft(event) for event in plan.events], uuid.uuid4().hex
+        done = settle(
+            lambda: parts.store.open_incarnation(
+                run_id, head.incarnation + 1, records, head=row, attempt_id=attempt_id, lease=lease
+            ),
+            parts.environment.clock,
+        )
+        if isinstance(done, Conflict):
+            raise ConflictError(f"run {run_id!r} was retried or reset by somebody else meanwhile", run_id=run_id)
+        parts.tell(lc.RunOpened(run_id, start.workflow, start.incarnation))
+        granted = getattr(done, "lease", None)
+        if granted is not None:
+            return self.driver.take(granted)
+        return outcome_of_head(parts.codec, parts.store, self._head(run_id), known_workflow(parts.registry, head))
+
+    def _head(self, run_id: str) -> RunHead:
+        head = self.parts.store.head(run_id)
+        if head is None:
+            raise NotFoundError(f"no run {run_id!r}", run_id=run_id)
+        return head
+
+
+def _anew(plan: Plan, stamp: str) -> list[e.EventBase]:
+    """A fork is created now, whenever its source was."""
+    return [msgspec.structs.replace(plan.events[0], timestamp=stamp), *plan.events[1:]]

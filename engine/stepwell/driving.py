@@ -1,0 +1,407 @@
+"""Bringing runs into being and driving them: start, advance, run_due, resume. Floor 4."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from attrs import evolve
+from msgspec import Raw
+
+from . import commands as c
+from . import events as e
+from . import lifecycle as lc
+from .codec import Codec
+from .errors import (
+    CodecError,
+    ConflictError,
+    CorruptHistoryError,
+    EventMismatchError,
+    InvalidInputError,
+    NotFoundError,
+    RunBusyError,
+    RunClosedError,
+    StepwellError,
+    StoreError,
+    StoreUnavailableError,
+    VersionMismatchError,
+)
+from .fibers import Pending
+from .inputs import encode_input
+from .loading import Loaded, Parts, blocked_by, load, make_head, read_history
+from .logs import logger
+from .machine import Machine
+from .outcomes import Outcome, RunFailed, Running
+from .reading import outcome_of_head
+from .recorder import TRIES, settle
+from .registry import Registry
+from .session import CODE_ERRORS, Session
+from .sessions import Sessions
+from .store import AlreadyCommitted, Committed, Conflict, Created, Exists, Lease, LeaseRequest, RunHead
+from .wire import to_draft
+from .workflows import Workflow
+
+__all__ = ["Driver", "IfClosed", "IfOpen", "payload"]
+
+IfOpen = Literal["join", "error", "restart"]
+IfClosed = Literal["return", "retry_failed", "error", "restart"]
+
+_UNFIT = (*CODE_ERRORS, NotFoundError, VersionMismatchError, CorruptHistoryError)
+
+
+class Driver:
+    """Starts runs and drives them in the calling thread.
+
+    Args:
+        parts: what the engine works with.
+        sessions: the sessions that are open in it.
+    """
+
+    def __init__(self, parts: Parts, sessions: Sessions) -> None:
+        self.parts = parts
+        self.sessions = sessions
+
+    # ---- start
+
+    def begin(
+        self, workflow: Workflow[Any, Any], args: tuple[Any, ...], run_id: str, tags: Mapping[str, str]
+    ) -> tuple[e.Start, Machine]:
+        """Make the start event and take the first turn, so that a wrong first yield is found before anything is written."""
+        start = e.Start(
+            workflow=workflow.name,
+            version=workflow.version,
+            input=encode_input(self.parts.codec, workflow, args),
+            tags=dict(tags),
+            timestamp=self.parts.stamp(),
+        )
+        return start, Machine(workflow, start, codec=self.parts.codec, run_id=run_id)
+
+    def create(self, run_id: str, events: list[e.EventBase], *, drive: bool) -> Created | Exists:
+        """Create a run with its first events, the lease included when it is to be driven."""
+        parts, start = self.parts, events[0]
+        assert isinstance(start, e.Start)
+        head = make_head(parts, start, "pending", due=parts.now())
+        lease = LeaseRequest(parts.owner, parts.ttl) if drive else None
+        records = [to_draft(event) for event in events]
+        attempt_id = uuid.uuid4().hex
+        for _ in range(TRIES):
+            made = parts.store.create(run_id, records, head=head, attempt_id=attempt_id, lease=lease)
+            if isinstance(made, (Created, Exists)):
+                if isinstance(made, Created):
+                    parts.tell(lc.RunOpened(run_id, start.workflow, start.incarnation))
+                return made
+        raise StoreUnavailableError(f"run {run_id!r} could not be created: {made.cause}") from made.cause
+
+    def start(
+        self,
+        workflow: Workflow[Any, Any],
+        args: tuple[Any, ...],
+        run_id: str,
+        tags: Mapping[str, str],
+        *,
+        drive: bool,
+        if_open: IfOpen,
+        if_closed: IfClosed,
+        control: RestartAndRetry,
+    ) -> Outcome[Any]:
+        """Create the run and drive it, or do with the one of that id what the policies say."""
+        start, machine = self.begin(workflow, args, run_id, tags)
+        try:
+            made = self.create(run_id, [start], drive=drive)
+            if isinstance(made, Created):
+                if not drive or made.lease is None:
+                    return Running(run_id)
+                return self.drive(Loaded(run_id, 0, start, workflow, machine, start), made.lease)
+        finally:
+            machine.close()
+        return self._existing(made.head, start, workflow, drive, if_open, if_closed, control)
+
+    def _existing(
+        self,
+        head: RunHead,
+        start: e.Start,
+        workflow: Workflow[Any, Any],
+        drive: bool,
+        if_open: IfOpen,
+        if_closed: IfClosed,
+        control: RestartAndRetry,
+    ) -> Outcome[Any]:
+        policy: str = if_closed if head.closed else if_open
+        what = f"run {head.run_id!r} is there already, {'closed' if head.closed else 'open'}"
+        if policy == "error":
+            name = "if_closed" if head.closed else "if_open"
+            raise ConflictError(f"{what}, and {name}='error' was asked for", run_id=head.run_id)
+        if head.head.workflow != workflow.name:
+            raise ConflictError(
+                f"{what}: it is of workflow {head.head.workflow!r}, not {workflow.name!r}; use another run id",
+                run_id=head.run_id,
+            )
+        if policy == "restart":
+            return control.restart(head.run_id, start, drive=drive)
+        self._check_same_input(head, start)
+        outcome = outcome_of_head(self.parts.codec, self.parts.store, head, workflow)
+        if head.closed:
+            if policy == "retry_failed" and isinstance(outcome, RunFailed):
+                return control.retry(head.run_id, drive=drive)
+            return outcome
+        return self.advance(head.run_id, join=True) if drive else outcome
+
+    def _check_same_input(self, head: RunHead, start: e.Start) -> None:
+        first = next(read_history(self.parts.store, head.run_id, incarnation=head.incarnation))
+        codec: Codec = self.parts.codec
+        if isinstance(first, e.Start) and codec.digest(bytes(first.input)) != codec.digest(bytes(start.input)):
+            raise ConflictError(
+                f"run {head.run_id!r} is there already, with other input: recorded {_short(first.input)}, given "
+                f"{_short(start.input)}; use another run id",
+                run_id=head.run_id,
+            )
+
+    # ---- driving
+
+    def drive(self, run: Loaded, lease: Lease) -> Outcome[Any]:
+        """Drive a loaded run under a lease until it is parked or closed."""
+        session = Session(self.parts, run, lease)
+        with self.sessions.opened(session):
+            return session.drive()
+
+    def take(self, lease: Lease) -> Outcome[Any]:
+        """Load the run of a lease and drive it; a run that can't be loaded is marked as blocked."""
+        try:
+            run = load(self.parts, lease.run_id)
+        except _UNFIT as error:
+            self._block(lease, error)
+            raise
+        except BaseException:
+            self.parts.store.release(lease)
+            raise
+        return self.drive(run, lease)
+
+    def advance(self, run_id: str, *, join: bool = False) -> Outcome[Any]:
+        """Claim the run and drive it; `join`: a run that somebody else drives gives Running."""
+        parts = self.parts
+        claimed = parts.store.claim(run_id, parts.owner, parts.ttl)
+        if isinstance(claimed, Lease):
+            return self.take(claimed)
+        if claimed is None:
+            raise NotFoundError(f"no run {run_id!r}", run_id=run_id)
+        if claimed.closed or join:
+            return outcome_of_head(parts.codec, parts.store, claimed, known_workflow(parts.registry, claimed))
+        until = None if claimed.lease_until is None else e.from_micros(claimed.lease_until)
+        raise RunBusyError(
+            f"run {run_id!r} is driven by somebody else, whose lease lasts until {until}; try again later",
+            run_id=run_id,
+            lease_until=until,
+        )
+
+    def run_due(self, limit: int | None) -> list[Outcome[Any]]:
+        """Drive everything that is due, one run after the other."""
+        parts, outcomes = self.parts, list[Outcome[Any]]()
+        fingerprints = parts.registry.fingerprints()
+        while limit is None or len(outcomes) < limit:
+            now = e.micros(parts.now())
+            leases = parts.store.claim_due(parts.owner, parts.ttl, now=now, limit=1, fingerprints=fingerprints)
+            if not leases:
+                break
+            try:
+                outcomes.append(self.take(leases[0]))
+            except StoreError:
+                raise
+            except StepwellError as error:
+                logger.warning("run %r could not be driven: %s", leases[0].run_id, error)
+        return outcomes
+
+    def _block(self, lease: Lease, error: Any) -> None:
+        parts = self.parts
+        head = parts.store.head(lease.run_id)
+        if head is None:
+            return
+        workflow = known_workflow(parts.registry, head)
+        blocked = blocked_by(error, workflow, parts.registry)
+        row = evolve(head.head, blocked=blocked, status="pending", updated=e.micros(parts.now()))
+        try:
+            parts.store.append(
+                lease.run_id,
+                lease.incarnation,
+                head.seq,
+                [],
+                attempt_id=uuid.uuid4().hex,
+                head=row,
+                fence=lease.fence,
+                release=True,
+            )
+        except StepwellError as failed:
+            logger.warning("run %r could not be marked as blocked: %s", lease.run_id, failed)
+        parts.tell(lc.RunBlocked(lease.run_id, error.code, error.message))
+
+    # ---- resume
+
+    def resume(self, run_id: str, name: str, value: Any, wait: str | None, signal_id: str | None) -> Outcome[Any]:
+        """Record the signal that the run waits for, and drive it on in this thread."""
+        parts = self.parts
+        committed, run = self.send_checked(run_id, name, value, wait, signal_id, must_wait=True, drive=True)
+        parts.tell(lc.SignalSent(run_id, name))
+        if committed.lease is None or run is None:
+            self.sessions.notify(run_id)
+            until = None if committed.busy_until is None else e.from_micros(committed.busy_until)
+            return Running(run_id, until)
+        return self.drive(run, committed.lease)
+
+    def send_checked(
+        self,
+        run_id: str,
+        name: str,
+        value: Any,
+        wait: str | None,
+        signal_id: str | None,
+        *,
+        must_wait: bool,
+        drive: bool,
+    ) -> tuple[Committed | AlreadyCommitted, Loaded | None]:
+        """Check a signal against the folded run, then append it at exactly that position.
+
+        Returns:
+            How the append ended, and the run with the signal taken in when its lease was granted.
+        """
+        parts = self.parts
+        for _ in range(TRIES):
+            run = load(parts, run_id)
+            granted = False
+            try:
+                if run.machine.closed:
+                    raise RunClosedError(f"run {run_id!r} is closed", run_id=run_id, status=run.machine.status)
+                pending = _waiting(run.machine, run_id, name, wait, must_wait)
+                event = signal_event(parts, name, payload(parts.codec, pending, name, value), wait, signal_id)
+                lease = LeaseRequest(parts.owner, parts.ttl) if drive else None
+                done = self.append_outside(run_id, event, at=(run.incarnation, run.seq), lease=lease)
+                if isinstance(done, Conflict):
+                    continue  # something came between: look again
+                granted = done.lease is not None
+                if granted and isinstance(done, Committed):
+                    run.machine.feed(event)
+                    run.last = event
+                elif granted and done.lease is not None:  # sent before: what followed has to be read
+                    run.machine.close()
+                    run = load(parts, run_id)
+                return done, run if granted else None
+            finally:
+                if not granted:
+                    run.machine.close()
+        raise StoreUnavailableError(f"run {run_id!r} moves on too fast to check a signal against it; try again")
+
+    def append_outside(
+        self,
+        run_id: str,
+        event: e.EventBase,
+        *,
+        at: tuple[int, int] | None = None,
+        lease: LeaseRequest | None = None,
+        closes: bool = False,
+    ) -> Committed | AlreadyCommitted | Conflict:
+        """Append an event from outside; `at`: only at this incarnation and seq."""
+        parts = self.parts
+        incarnation, seq = at if at is not None else (None, None)
+        attempt_id = f"signal-{parts.codec.digest(event.id)}" if isinstance(event, e.Resume) else uuid.uuid4().hex
+        how: dict[str, Any] = {"then": "closed"} if closes else {}
+        draft, due = to_draft(event), e.micros(parts.now())
+        append: Callable[[], Any] = lambda: parts.store.append(  # noqa: E731 - one attempt, repeated as it is
+            run_id, incarnation, seq, [draft], attempt_id=attempt_id, due=due, lease=lease, **how
+        )
+        done = settle(append, parts.environment.clock)
+        assert isinstance(done, (Committed, AlreadyCommitted, Conflict))
+        return done
+
+
+class RestartAndRetry:
+    """What `start` asks of the one who opens incarnations."""
+
+    def restart(self, run_id: str, start: e.Start, *, drive: bool) -> Outcome[Any]:
+        """Open an incarnation with this start."""
+        raise NotImplementedError
+
+    def retry(self, run_id: str, *, drive: bool) -> Outcome[Any]:
+        """Open an incarnation that goes on from the failed step."""
+        raise NotImplementedError
+
+
+def known_workflow(registry: Registry, head: RunHead) -> Workflow[Any, Any] | None:
+    """The workflow of a run, None when this engine has it not."""
+    if registry.knows(head.head.workflow, head.head.version):
+        return registry.find(head.head.workflow, head.head.version)
+    return None
+
+
+def signal_event(parts: Parts, name: str, raw: bytes, wait: str | None, signal_id: str | None) -> e.Resume:
+    """The event of a signal; one without an id gets one."""
+    if signal_id is not None and (not isinstance(signal_id, str) or not signal_id or len(signal_id) > 200):
+        raise InvalidInputError(f"a signal's id must be text of 1 to 200 characters, got {signal_id!r}")
+    return e.Resume(
+        event_name=name, value=Raw(raw), wait=wait, id=signal_id or uuid.uuid4().hex, timestamp=parts.stamp()
+    )
+
+
+def _waiting(machine: Machine, run_id: str, name: str, wait: str | None, must_wait: bool) -> Pending | None:
+    """The Suspend that a signal would answer.
+
+    Raises:
+        EventMismatchError: it names a wait that is over, or nobody waits and somebody must.
+    """
+    waits = machine.waits
+    for pending in waits:
+        if pending.command.label == name and (wait is None or pending.wait == wait):
+            return pending
+    if wait is None and not must_wait:
+        return None
+    now = ", ".join(f"{p.command.label!r} (wait {p.wait})" for p in waits) or "no signal"
+    asked = f"signal {name!r}" + (f" with wait {wait!r}" if wait is not None else "")
+    raise EventMismatchError(
+        f"run {run_id!r} does not wait for {asked}; it waits for {now}. "
+        "A signal that may come early is sent with engine.signal()",
+        run_id=run_id,
+    )
+
+
+def payload(codec: Codec, pending: Pending | None, name: str, value: Any) -> bytes:
+    """Encode a signal's payload, checked against the type of the wait that it answers.
+
+    The value may be of that type, or the plain JSON shapes that it decodes from (what a web form or the command line has).
+
+    Raises:
+        InvalidInputError: it fits neither.
+    """
+    command = pending.command if pending is not None else None
+    into = command.into if isinstance(command, c.Suspend) else c.UNSET
+    if into is c.UNSET or into is Any:
+        try:
+            return codec.encode(value)
+        except CodecError as error:
+            if pending is not None:
+                raise InvalidInputError(f"signal {name!r}: {error.message}") from error
+            return _by_own_type(codec, name, value)
+    try:
+        return codec.encode(value, into)
+    except CodecError as unfit:
+        try:
+            raw = codec.encode(value)
+            codec.decode(raw, into)
+        except CodecError as error:
+            text = error.message if isinstance(value, (dict, list, str, int, float, bool, type(None))) else unfit.message
+            raise InvalidInputError(f"signal {name!r} does not fit {_type_name(into)}: {text}") from error
+        return raw
+
+
+def _by_own_type(codec: Codec, name: str, value: Any) -> bytes:
+    """An early signal: nobody waits yet, so the payload is recorded as what it is."""
+    try:
+        return codec.encode(value, type(value))
+    except CodecError as error:
+        raise InvalidInputError(f"signal {name!r}: {error.message}") from error
+
+
+def _type_name(into: Any) -> str:
+    return getattr(into, "__name__", None) or str(into)
+
+
+def _short(raw: Any) -> str:
+    text = bytes(raw).decode("utf-8", "replace")
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,307 @@
+"""What a history may hold: one frozen record for each type of event.
+
+These are the wire records themselves: msgspec Structs, tagged by `type`, with camelCase keys, so that one line of JSON is
+decoded into its event in one pass (an attrs class can't be part of a tagged union and takes ten times as long to
+import). Payloads stay as the bytes that were recorded (`Raw`) until somebody decodes them with a type.
+
+`session` and `offset` are 0 in an event that isn't written yet; the store's `seal` puts them into the line. An absent key is
+UNSET or None, and is not written.
+
+The *owner's* events carry `at`, the path of the command that they answer or describe. *Outside* events (`Resume`, `Cancel`,
+`Pause`, `Unpause`) carry none: they may land between any two of the owner's. Floor 1.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any, ClassVar, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from .errors import Failure
+
+__all__ = [
+    "CLOSING",
+    "EVENT_TYPES",
+    "OUTSIDE",
+    "Attempt",
+    "Begin",
+    "Cancel",
+    "Cancelled",
+    "Complete",
+    "Emit",
+    "Error",
+    "Event",
+    "EventBase",
+    "Now",
+    "Patch",
+    "Pause",
+    "Random",
+    "Resume",
+    "Retry",
+    "Sleep",
+    "Start",
+    "Step",
+    "Suspend",
+    "Unpause",
+    "Uuid",
+    "Wake",
+    "from_micros",
+    "instant",
+    "UNSET",
+    "micros",
+    "parse_instant",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICRO = timedelta(microseconds=1)
+
+
+def instant(when: datetime) -> str:
+    """Write an aware datetime as the wire does: UTC, microseconds, `Z`."""
+    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if when.year >= 1000 else (
+        when.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    )
+
+
+def parse_instant(text: str) -> datetime:
+    """Read what `instant` wrote."""
+    return datetime.fromisoformat(text)
+
+
+def micros(when: datetime) -> int:
+    """Microseconds since 1970 in UTC: how stores hold instants."""
+    return (when - _EPOCH) // _MICRO
+
+
+def from_micros(value: int) -> datetime:
+    """The aware UTC datetime of `micros`."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+class EventBase(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel", omit_defaults=True
+):
+    """What every event has.
+
+    Attributes:
+        session: number of the session that wrote it; for an outside event, of the head that it met.
+        offset: 0-based position in its history.
+        timestamp: when it was made, as `instant` writes it.
+        kept: True when a retry took it over from after the cut.
+    """
+
+    session: int = 0
+    offset: int = 0
+    timestamp: str = ""
+    kept: bool = False
+
+    at: ClassVar[Any] = None
+
+    @property
+    def kind(self) -> str:
+        """The `type` on the wire."""
+        return str(self.__struct_config__.tag)
+
+
+class Start(EventBase, frozen=True, kw_only=True, tag="start"):
+    """The first event of every incarnation.
+
+    Attributes:
+        input: JSON list of the positional arguments.
+        epoch: incarnation in which this line of paths began; a retry keeps it, so that idempotency keys stay the same.
+        source: for a fork or retry, where the prefix came from: `runId`, `incarnation`, `offset` (the cut).
+        prefix: how many of the following events were taken over, the `retry` event not counted.
+    """
+
+    workflow: str
+    version: str
+    input: Raw
+    incarnation: int = 0
+    epoch: int = 0
+    tags: dict[str, str] = {}
+    source: dict[str, Any] | None = None
+    prefix: int = 0
+
+
+class Step(EventBase, frozen=True, kw_only=True, tag="step"):
+    """The outcome of a step: `result` or `error`. `inputs` is a digest of its arguments, None when they don't encode."""
+
+    at: str  # type: ignore[misc]
+    step_id: str
+    name: str
+    attempts: int
+    started: str
+    inputs: str | None = None
+    result: Raw | UnsetType = UNSET
+    error: Failure | None = None
+
+
+class Attempt(EventBase, frozen=True, kw_only=True, tag="attempt"):
+    """A failed try of a step that will be tried again at `due`."""
+
+    at: str  # type: ignore[misc]
+    step_id: str
+    attempt: int
+    error: Failure
+    due: str
+
+
+class Begin(EventBase, frozen=True, kw_only=True, tag="begin"):
+    """An `at_most_once` step is about to be called."""
+
+    at: str  # type: ignore[misc]
+    step_id: str
+    name: str
+
+
+class Suspend(EventBase, frozen=True, kw_only=True, tag="suspend"):
+    """The run waits for a signal; `wait` is the id that a decision may name."""
+
+    at: str  # type: ignore[misc]
+    waiting_for: str
+    wait: str
+    reason: str | None = None
+    due: str | None = None
+    show: Raw | UnsetType = UNSET
+
+
+class Resume(EventBase, frozen=True, kw_only=True, tag="resume"):
+    """A signal that was sent to the run. Outside event."""
+
+    event_name: str
+    value: Raw
+    id: str = ""
+    wait: str | None = None
+
+
+class Sleep(EventBase, frozen=True, kw_only=True, tag="sleep"):
+    """A timer was set."""
+
+    at: str  # type: ignore[misc]
+    due: str
+
+
+class Wake(EventBase, frozen=True, kw_only=True, tag="wake"):
+    """A timer fired: answers a Sleep, or times a Suspend out."""
+
+    at: str  # type: ignore[misc]
+
+
+class Now(EventBase, frozen=True, kw_only=True, tag="now"):
+    """Answer to `Now()`."""
+
+    at: str  # type: ignore[misc]
+    value: str
+
+
+class Random(EventBase, frozen=True, kw_only=True, tag="random"):
+    """Answer to `Random()`."""
+
+    at: str  # type: ignore[misc]
+    value: float
+
+
+class Uuid(EventBase, frozen=True, kw_only=True, tag="uuid"):
+    """Answer to `Uuid()`."""
+
+    at: str  # type: ignore[misc]
+    value: str
+
+
+class Patch(EventBase, frozen=True, kw_only=True, tag="patch"):
+    """The run has the change `change_id`. An owner's event without a path: the answer holds for the whole run."""
+
+    change_id: str
+
+
+class Emit(EventBase, frozen=True, kw_only=True, tag="emit"):
+    """Answer to `Emit(value)`."""
+
+    at: str  # type: ignore[misc]
+    value: Raw
+    topic: str | None = None
+
+
+class Cancel(EventBase, frozen=True, kw_only=True, tag="cancel"):
+    """Somebody asked for the run to be cancelled. Outside event."""
+
+    reason: str | None = None
+
+
+class Cancelled(EventBase, frozen=True, kw_only=True, tag="cancelled"):
+    """With `at`: the outcome of a step that was cancelled. Without: the run is closed as cancelled."""
+
+    at: str | None = None  # type: ignore[misc]
+    reason: str | None = None
+    forced: bool = False
+    state: Raw | UnsetType = UNSET
+
+
+class Pause(EventBase, frozen=True, kw_only=True, tag="pause"):
+    """Somebody asked for the run to be paused. Outside event."""
+
+    reason: str | None = None
+
+
+class Unpause(EventBase, frozen=True, kw_only=True, tag="unpause"):
+    """Somebody let the run go on. Outside event."""
+
+
+class Complete(EventBase, frozen=True, kw_only=True, tag="complete"):
+    """The run is closed with a result. `state` is what SetState left."""
+
+    result: Raw
+    state: Raw | UnsetType = UNSET
+
+
+class Error(EventBase, frozen=True, kw_only=True, tag="error"):
+    """The run is closed as failed. `cause` is the offset at which a retry cuts the history."""
+
+    error: Failure
+    cause: int
+    state: Raw | UnsetType = UNSET
+
+
+class Retry(EventBase, frozen=True, kw_only=True, tag="retry"):
+    """Marks the cut in a retried run. `patches` holds answers that were decided after the cut."""
+
+    cut: int
+    patches: dict[str, bool] = {}
+
+
+Event: TypeAlias = (
+    Start
+    | Step
+    | Attempt
+    | Begin
+    | Suspend
+    | Resume
+    | Sleep
+    | Wake
+    | Now
+    | Random
+    | Uuid
+    | Patch
+    | Emit
+    | Cancel
+    | Cancelled
+    | Pause
+    | Unpause
+    | Complete
+    | Error
+    | Retry
+)
+"""Any event of a history."""
+
+EVENT_TYPES: dict[str, type[EventBase]] = {
+    str(cls.__struct_config__.tag): cls for cls in EventBase.__subclasses__()
+}
+"""Event classes by their `type` on the wire."""
+
+OUTSIDE = (Resume, Cancel, Pause, Unpause)
+"""Events that anybody may append to an open run, between any two of the owner's."""
+
+CLOSING = (Complete, Error, Cancelled)
+"""Events that close a run; `Cancelled` only when it has no `at`."""

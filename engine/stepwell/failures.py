@@ -1,0 +1,56 @@
+"""From a live exception to what is recorded of it. Floor 2: pure."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from .errors import CodecError, Failure, StepFailed, StepwellError, type_names
+
+__all__ = ["failure_of"]
+
+_MAX_MESSAGE = 10_000
+_OWN = __name__.partition(".")[0]
+
+
+def failure_of(error: BaseException, *, attempts: int = 0) -> Failure:
+    """Take down an exception as data: type names, message, code and place; no stack and no host path.
+
+    Args:
+        error: the live exception. A `StepFailed` that left a workflow keeps the types of the step's own failure behind
+            its own, so that `failed(CardDeclined)` catches it one level up.
+        attempts: how often the step was tried; 0 when it is no step's failure.
+    """
+    code = getattr(error, "code", None)
+    names = type_names(type(error))
+    if isinstance(error, StepFailed):
+        names = (f"{_OWN}.errors.StepFailed", *error.failure.types)
+        code = error.failure.code
+    return Failure(
+        types=tuple(dict.fromkeys(names)),
+        message=_text(error),
+        code=str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) else None,
+        where=_where(error.__traceback__),
+        attempts=attempts or (error.failure.attempts if isinstance(error, StepFailed) else 0),
+    )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = error.message if isinstance(error, (StepwellError, CodecError)) else str(error)
+    except Exception:
+        text = f"<{type(error).__name__} whose text can't be made>"
+    text = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate can't be recorded
+    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."
+
+
+def _where(traceback: TracebackType | None) -> str:
+    """`module:function:line` of the innermost frame that is not the library's."""
+    found = ""
+    while traceback is not None:
+        frame: Any = traceback.tb_frame
+        module = str(frame.f_globals.get("__name__", "?"))
+        if module.partition(".")[0] != _OWN:
+            found = f"{module}:{frame.f_code.co_qualname}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return found

@@ -1,0 +1,93 @@
+"""What the owner answers by itself: commands with no effect behind them. Floor 4."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from msgspec import Raw
+
+from . import commands as c
+from . import events as e
+from .errors import Failure, StepInterrupted, type_names
+from .fibers import Pending
+from .loading import Parts
+
+__all__ = ["answer_to", "suspend_event"]
+
+
+class Landing(Protocol):
+    """What is asked of the flights."""
+
+    def may_cancel(self, pending: Pending) -> bool:
+        """Whether a cancelled step's outcome is `cancelled`: it is not running, or nobody wants what it brings."""
+        ...
+
+    def flies(self, at: str) -> bool:
+        """Whether an attempt is under way."""
+        ...
+
+
+def answer_to(pending: Pending, parts: Parts, now: datetime, flights: Landing) -> e.EventBase | None:
+    """The event that the owner adds for a pending command without performing anything; None: there is none yet."""
+    command, at, stamp = pending.command, pending.at, e.instant(now)
+    if isinstance(command, c.Step):
+        return _step(pending, stamp, flights)
+    if isinstance(command, (c.Sleep, c.Suspend)):
+        return _timer(pending, parts, now)
+    entropy = parts.environment.entropy
+    if isinstance(command, c.Now):
+        return e.Now(at=at, value=stamp, timestamp=stamp)
+    if isinstance(command, c.Random):
+        return e.Random(at=at, value=entropy.random(), timestamp=stamp)
+    if isinstance(command, c.Uuid):
+        return e.Uuid(at=at, value=str(entropy.uuid()), timestamp=stamp)
+    if isinstance(command, c.Emit):
+        return e.Emit(at=at, value=Raw(parts.codec.encode(command.value)), topic=command.topic, timestamp=stamp)
+    return None
+
+
+def _step(pending: Pending, stamp: str, flights: Landing) -> e.EventBase | None:
+    if pending.cancelling:
+        return e.Cancelled(at=pending.at, timestamp=stamp) if flights.may_cancel(pending) else None
+    if not pending.begun or flights.flies(pending.at):
+        return None
+    failure = Failure(
+        type_names(StepInterrupted),
+        "it was begun in an earlier session and its outcome is not known; it is marked at_most_once, so it is not "
+        "run again",
+        attempts=1,
+    )
+    name = pending.command.label
+    return e.Step(
+        at=pending.at, step_id=pending.step_id, name=name, attempts=1, started=stamp, error=failure, timestamp=stamp
+    )
+
+
+def _timer(pending: Pending, parts: Parts, now: datetime) -> e.EventBase | None:
+    command = pending.command
+    if pending.recorded:
+        if pending.due is not None and e.parse_instant(pending.due) <= now:
+            return e.Wake(at=pending.at, timestamp=e.instant(now))
+        return None
+    if isinstance(command, c.Sleep):
+        due = command.until or now + timedelta(seconds=command.seconds or 0)
+        return e.Sleep(at=pending.at, due=e.instant(due), timestamp=e.instant(now))
+    if isinstance(command, c.Suspend) and command.timeout is not None:
+        return suspend_event(pending, parts, now)
+    return None
+
+
+def suspend_event(pending: Pending, parts: Parts, now: datetime) -> e.EventBase:
+    """The event that says that the run waits for a signal, with the instant of its time-out."""
+    command: Any = pending.command
+    show: Any = e.UNSET if command.show is c.UNSET else Raw(parts.codec.encode(command.show))
+    return e.Suspend(
+        at=pending.at,
+        waiting_for=command.signal,
+        wait=pending.wait,
+        reason=command.reason,
+        due=None if command.timeout is None else e.instant(now + timedelta(seconds=command.timeout)),
+        show=show,
+        timestamp=e.instant(now),
+    )

@@ -1,0 +1,171 @@
+"""Which events of a history a fork or a retry takes over: pure functions over events. Floor 3.
+
+An *incarnation* is (run id, number, prefix of events). What lies before the cut is taken over, less what stands for
+something under way; a retry then offers what came after the cut to the new fold, so that siblings which had finished
+stay finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from attrs import frozen
+
+from . import commands as c
+from . import events as e
+from .codec import Codec
+from .errors import ConflictError, InvalidInputError, NotFoundError
+from .inputs import inputs_digest
+from .machine import Machine
+from .workflows import Workflow
+
+__all__ = ["Plan", "find_cut", "plan_fork", "plan_retry"]
+
+
+@frozen
+class Plan:
+    """A history to begin with, the `start` event first."""
+
+    events: list[e.EventBase]
+
+
+def find_cut(history: Sequence[e.EventBase], before: str | int) -> int:
+    """The offset of the event before which a fork cuts.
+
+    Args:
+        before: a seq from 1 to the length of the history, or a step id such as "classify#2".
+
+    Raises:
+        NotFoundError: no step of that id is recorded.
+        InvalidInputError: the seq is outside the history.
+    """
+    if isinstance(before, str):
+        for seq, event in enumerate(history):
+            if isinstance(event, e.Step) and event.step_id == before:
+                return seq
+        known = ", ".join(event.step_id for event in history if isinstance(event, e.Step)) or "none"
+        raise NotFoundError(f"no step {before!r} is recorded in this history; recorded steps: {known}")
+    if isinstance(before, bool) or not isinstance(before, int) or not 1 <= before <= len(history):
+        raise InvalidInputError(f"before must be a step id, or a seq from 1 to {len(history)}, got {before!r}")
+    return before
+
+
+def plan_fork(history: Sequence[e.EventBase], cut: int, source: dict[str, Any], tags: dict[str, str]) -> Plan:
+    """The history of a fork: what lies before the cut, under a start event that names its source.
+
+    Raises:
+        ConflictError: the run was cancelled before the cut.
+    """
+    if any(isinstance(event, e.Cancel) for event in history[:cut]):
+        raise ConflictError(f"event {cut} comes after a cancel: a fork from there would be cancelled too")
+    kept = _before(history, cut)
+    start = _restart(history[0], incarnation=0, source=source, prefix=len(kept))
+    start = msgspec.structs.replace(start, epoch=0, tags=tags)
+    return Plan([start, *kept])
+
+
+def plan_retry(
+    workflow: Workflow[Any, Any],
+    history: Sequence[e.EventBase],
+    *,
+    incarnation: int,
+    codec: Codec,
+    run_id: str,
+    stamp: str,
+) -> Plan:
+    """The history of a retried run: what lies before the cut, the `retry` event, and what is kept of the rest.
+
+    Args:
+        history: of a failed run; its last event is `error`.
+        incarnation: number of the new one.
+        stamp: the present instant, as the wire writes it.
+    """
+    closing = history[-1]
+    assert isinstance(closing, e.Error)
+    cut = min(closing.cause, len(history) - 1)
+    before = _before(history, cut)
+    source = {"runId": run_id, "incarnation": _start(history).incarnation, "offset": cut}
+    start = _restart(history[0], incarnation=incarnation, source=source, prefix=len(before))
+    machine = Machine(workflow, start, codec=codec, run_id=run_id)
+    try:
+        for event in before:
+            machine.feed(event)
+        retry = e.Retry(cut=cut, patches=_answers(workflow, history, codec) if machine.asking else {}, timestamp=stamp)
+        machine.feed(retry)
+        kept = []
+        for event in history[cut:-1]:
+            if _stays(machine, codec, event):
+                event = msgspec.structs.replace(event, kept=True)
+                machine.feed(event)
+                kept.append(event)
+    finally:
+        machine.close()
+    return Plan([start, *before, retry, *kept])
+
+
+def _start(history: Sequence[e.EventBase]) -> e.Start:
+    start = history[0]
+    assert isinstance(start, e.Start)
+    return start
+
+
+def _restart(start: e.EventBase, **changes: Any) -> e.Start:
+    assert isinstance(start, e.Start)
+    return msgspec.structs.replace(start, session=0, offset=0, **changes)
+
+
+def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
+    """The events before the cut that a new incarnation begins with; the start is not among them."""
+    after = history[cut:]
+    ended = {event.at for event in history[1:cut] if isinstance(event, (e.Step, e.Cancelled))}
+    again = {event.at for event in after if isinstance(event, e.Step)}  # their outcome is known, and dropped or kept
+    timed_out = {event.at for event in after[:1] if isinstance(event, e.Wake)}  # the failed wait is begun anew
+    gone: set[str] = set()
+    kept: list[e.EventBase] = []
+    for event in history[1:cut]:
+        drop = isinstance(event, (e.Pause, e.Unpause))
+        drop = drop or (isinstance(event, e.Attempt) and event.at not in ended)
+        drop = drop or (isinstance(event, e.Begin) and event.at in again)
+        if isinstance(event, e.Suspend) and event.at in timed_out:
+            drop = True
+            gone.add(event.wait)
+        if isinstance(event, e.Resume) and event.wait is not None and event.wait in gone:
+            drop = True
+        if not drop:
+            kept.append(event)
+    return kept
+
+
+def _answers(workflow: Workflow[Any, Any], history: Sequence[e.EventBase], codec: Codec) -> dict[str, bool]:
+    """What the whole history made of each Patched: a run does not change its mind by being retried."""
+    machine = Machine(workflow, _start(history), codec=codec)
+    try:
+        for event in history[1:]:
+            machine.feed(event)
+    finally:
+        machine.close()
+    return machine.patches
+
+
+def _stays(machine: Machine, codec: Codec, event: e.EventBase) -> bool:
+    """Whether an event from after the cut holds in the new fold too."""
+    if isinstance(event, e.Resume):
+        return event.wait is None or any(p.wait == event.wait for p in machine.waits)
+    if isinstance(event, e.Patch):
+        return True
+    if machine.asking is not None or event.at is None or isinstance(event, (e.Cancelled, e.Attempt, e.Begin)):
+        return False
+    pending = machine.pending.get(event.at)
+    if pending is None:
+        return False
+    command = pending.command
+    if isinstance(event, e.Step):
+        fits = isinstance(command, c.Step) and event.error is None and command.name == event.name
+        return fits and isinstance(command, c.Step) and inputs_digest(codec, command) == event.inputs
+    if isinstance(event, e.Suspend):
+        return isinstance(command, c.Suspend) and command.signal == event.waiting_for
+    if isinstance(event, e.Wake):  # a time-out is a failure; the end of a sleep is none
+        return isinstance(command, c.Sleep) and pending.due is not None
+    return command.kind == event.kind

@@ -1,0 +1,176 @@
+"""From a store's records to a machine that has taken them in. Floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from attrs import define, frozen
+
+from . import commands as c
+from . import events as e
+from .codec import Codec
+from .environment import Environment
+from .errors import CorruptHistoryError, NotFoundError
+from .lifecycle import LifecycleEvent, StepReplayed
+from .logs import replaying
+from .machine import Machine
+from .performers import Performer
+from .registry import Registry, fingerprint
+from .retry import RetryPolicy
+from .store import Blocked, Head, Status, Store, Tail, Waiting
+from .wire import read_event
+from .workflows import Workflow
+
+__all__ = ["PAGE", "Loaded", "Parts", "load", "make_head", "read_history"]
+
+PAGE = 5_000
+"""Records that are read at once."""
+
+
+@frozen
+class Parts:
+    """What everything that drives or reads runs works with.
+
+    Attributes:
+        tell: gives a lifecycle event to the listener; never raises.
+        listens: whether there is a listener, so that nothing is made for nobody.
+        retry: default policy of steps.
+        park_after: seconds of waiting that a thread is kept for.
+        ttl: seconds that a lease lasts.
+        owner: names this engine in leases.
+    """
+
+    store: Store
+    codec: Codec
+    environment: Environment
+    performer: Performer
+    registry: Registry
+    tell: Callable[[LifecycleEvent], None]
+    listens: bool
+    retry: RetryPolicy
+    park_after: float
+    ttl: float
+    owner: str
+
+    def now(self) -> datetime:
+        """The clock's time."""
+        return self.environment.clock.now()
+
+    def stamp(self) -> str:
+        """The clock's time as the wire writes it."""
+        return e.instant(self.now())
+
+
+@define
+class Loaded:
+    """A run as its history has it.
+
+    Attributes:
+        last: the newest event.
+        seq: number of events that were read.
+    """
+
+    run_id: str
+    incarnation: int
+    start: e.Start
+    workflow: Workflow[Any, Any]
+    machine: Machine
+    last: e.EventBase
+
+    @property
+    def seq(self) -> int:
+        return self.machine.seq
+
+
+def read_history(store: Store, run_id: str, from_seq: int = 0, *, incarnation: int | None = None) -> Iterator[e.Event]:
+    """Read events page by page, in order.
+
+    Raises:
+        NotFoundError: no such run or incarnation.
+        CorruptHistoryError: a record is damaged.
+    """
+    more = True
+    while more:
+        tail = store.read(run_id, from_seq, incarnation=incarnation, limit=PAGE)
+        if tail is None:
+            raise NotFoundError(f"no run {run_id!r}")
+        incarnation = tail.incarnation  # all pages of one incarnation, also when a new one is opened meanwhile
+        yield from events_of(tail, run_id)
+        from_seq, more = tail.seq, tail.more
+
+
+def events_of(tail: Tail, run_id: str) -> Iterator[e.Event]:
+    """Decode the records of a tail."""
+    for i, line in enumerate(tail.records, tail.from_seq):
+        yield read_event(line, f"run {run_id!r}, event {i}")
+
+
+def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded:
+    """Read a run's history and fold it; nothing is written and nothing performed.
+
+    Raises:
+        NotFoundError: no such run, or this engine does not know its workflow.
+        VersionMismatchError: the engine has other versions of it only.
+        DivergenceError, CodecError, InvalidYieldError: the code does not fit the history.
+        CorruptHistoryError: the history is damaged.
+    """
+    history = read_history(parts.store, run_id, incarnation=incarnation)
+    start = next(history, None)
+    if not isinstance(start, e.Start):
+        raise CorruptHistoryError(f"run {run_id!r}: its history does not begin with a start event")
+    workflow = parts.registry.find(start.workflow, start.version)
+    with replaying():
+        machine = Machine(workflow, start, codec=parts.codec, run_id=run_id)
+        last: e.EventBase = start
+        try:
+            for last in history:
+                machine.feed(last)
+                if parts.listens and isinstance(last, e.Step):
+                    parts.tell(StepReplayed(run_id, last.step_id, last.at))
+        except BaseException:
+            machine.close()
+            raise
+    return Loaded(run_id, start.incarnation, start, workflow, machine, last)
+
+
+def make_head(
+    parts: Parts,
+    start: e.Start,
+    status: Status,
+    *,
+    machine: Machine | None = None,
+    due: datetime | None = None,
+    blocked: Blocked | None = None,
+) -> Head:
+    """The index row of a run; `machine` gives the waits when it is parked."""
+    now = e.micros(parts.now())
+    return Head(
+        status=status,
+        workflow=start.workflow,
+        version=start.version,
+        created=e.micros(e.parse_instant(start.timestamp)),
+        updated=now,
+        due=None if due is None else e.micros(due),
+        waiting=waits_of(machine, now) if machine is not None else (),
+        tags=start.tags,
+        blocked=blocked,
+    )
+
+
+def waits_of(machine: Machine, now: int) -> tuple[Waiting, ...]:
+    """The signals that a machine waits for."""
+    found = []
+    for pending in machine.waits:
+        command = pending.command
+        if isinstance(command, c.Suspend):
+            since = e.micros(e.parse_instant(pending.since)) if pending.since else now
+            due = e.micros(e.parse_instant(pending.due)) if pending.due else None
+            found.append(Waiting(command.signal, pending.wait, since, command.reason, due))
+    return tuple(found)
+
+
+def blocked_by(error: Any, workflow: Workflow[Any, Any] | None, registry: Registry) -> Blocked:
+    """What a head says of code and history that don't fit; a missing workflow is blamed on the whole registry."""
+    return Blocked(error.code, error.message, fingerprint(workflow) if workflow is not None else registry.fingerprint())

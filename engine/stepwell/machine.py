@@ -1,0 +1,498 @@
+"""The machine: a fold over history. No clock, no store, no thread, no chance, no I/O.
+
+Theory of operation
+===================
+
+A workflow is a generator that yields commands. The machine starts it and then knows the *frontier*: the commands that
+were issued and not answered. Feeding an event answers one of them; the fiber that yielded it goes on until it yields the next
+command; the frontier changes. That is all:
+
+    machine = Machine(workflow, start)       # runs to the first frontier
+    for event in history[1:]:                # replay, test, live: the same call
+        machine.feed(event)
+    machine.pending                          # the frontier, by `at`, oldest first
+
+The machine can't tell whether it is replaying. Running live is: append an event to the store, then feed it. So live and
+replay can't differ.
+
+*Paths.* `at` names a command by its place in the code's structure: the root's commands are "0", "1", ...; the group
+at "3" has branches "3.0", "3.1", whose commands are "3.0.0", "3.0.1". No interleaving and no change in a sibling shifts it.
+
+*Turns.* Fibers run from one FIFO queue, each until it blocks. Answers are delivered in history order, one at a time; a turn
+ends when the queue is empty. So even variables that branches share are deterministic.
+
+*Cancel.* A cancelled fiber's wait is interrupted at once. A step keeps its outcome, which the owner records: the
+real one, or `cancelled` when it had not begun; then `Cancelled` comes at the fiber's next effect, wait or group. Once
+thrown, steps are performed again, because clean-up needs them, and waits raise Cancelled again.
+
+*Patched.* While a fiber asks, nothing advances. The owner's next event decides: its own `patch` event makes the answer
+True, any other one was recorded by code that did not ask, which makes it False. Signals and cancels wait meanwhile.
+
+*Divergence* is found before anything changes: an owner's event must answer the command that is pending at its `at`, of the
+same kind and name.
+
+Floor 3: imports no time, random, os, threading, socket, sqlite3, logging (a test holds that).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, get_args, get_origin
+from uuid import UUID
+
+from . import commands as c
+from . import events as e
+from .codec import Codec, parameter_annotations, return_annotation
+from .errors import (
+    Cancelled,
+    CodecError,
+    CorruptHistoryError,
+    DivergenceError,
+    InvalidInputError,
+    SignalRejected,
+    StepFailed,
+    Thrown,
+    TimedOut,
+)
+from .fibers import Fiber, Pending, Verdict, describe
+from .scheduler import Scheduler
+from .wire import split_list
+from .workflows import Workflow
+
+__all__ = ["Machine", "flow_result", "result_type"]
+
+
+class Machine:
+    """The fold of one run.
+
+    Args:
+        workflow: the code.
+        start: the first event of the history.
+        codec: turns payloads into values.
+        run_id: for the texts of errors.
+        trace: a list that gets each command as it is issued, as (at, command).
+
+    Attributes:
+        pending: the frontier by `at`, oldest first.
+        asking: change id that a fiber asks Patched about, or None.
+        seq: number of events taken in so far, the start included; the offset of the next one.
+        status: "open" until the generator has ended, then "complete", "error" or "cancelled": how the run must be closed.
+        result: the workflow's return value, as it is read back; `result_raw` is how it is recorded.
+        error: the exception that left the workflow.
+        closed: whether the closing event has been fed.
+        paused, cancelled: what outside events asked for.
+        state: what SetState left, as JSON by name.
+
+    Raises:
+        CodecError: the recorded input does not fit the workflow's parameters.
+        InvalidYieldError: the workflow yielded something that is no command.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow[Any, Any],
+        start: e.Start,
+        *,
+        codec: Codec,
+        run_id: str = "",
+        trace: list[tuple[str, c.Command[Any]]] | None = None,
+    ) -> None:
+        self.workflow = workflow
+        self.codec = codec
+        self.run_id = run_id
+        self.incarnation = start.incarnation
+        self.trace = trace
+        self.seq = 0
+        self.status = "open"
+        self.result: Any = None
+        self.result_raw = b""
+        self.error: BaseException | None = None
+        self.closed = False
+        self.paused = False
+        self.cancelled = False
+        self.cancel_reason: str | None = None
+        self.state: dict[str, bytes] = {}
+        self.patches: dict[str, bool] = {}
+        self.buffered: dict[str, deque[e.Resume]] = {}
+        self._asking: tuple[Fiber, str] | None = None
+        self._held: deque[tuple[e.EventBase, int]] = deque()
+        self._step_ids: dict[str, int] = {}
+        self._signals_seen: set[str] = set()
+        self._timers_set: set[str] = set()
+        annotations = parameter_annotations(workflow.fn)
+        values = split_list(start.input)
+        if len(values) > len(annotations):
+            raise CodecError(f"{workflow!r} takes {len(annotations)} arguments, and {len(values)} are recorded")
+        args = [codec.decode(raw, into) for raw, into in zip(values, annotations, strict=False)]
+        try:
+            root = workflow.fn(*args)
+        except TypeError as error:
+            raise CodecError(f"the recorded input does not fit {workflow!r}: {error}", path="$") from error
+        self._fibers = Scheduler(workflow.name, root, self, trace)
+        self.pending: dict[str, Pending] = self._fibers.pending
+        self._turn(self._run)
+        self.seq = 1
+
+    # ---- what is asked from outside
+
+    @property
+    def asking(self) -> str | None:
+        return self._asking[1] if self._asking else None
+
+    @property
+    def waits(self) -> list[Pending]:
+        """The Suspends of the frontier, oldest first."""
+        return [p for p in self.pending.values() if isinstance(p.command, c.Suspend)]
+
+    def feed(self, event: e.EventBase) -> None:
+        """Take in the next event of the history.
+
+        Raises:
+            DivergenceError: the event answers no command that the workflow has issued; the machine is as it was.
+            CodecError: a recorded value does not fit the type that the workflow asks for now.
+            InvalidYieldError: the workflow yielded something that is no command.
+        """
+        self._fibers.event = self.seq
+        self._turn(self._take_in, event)
+        self.seq += 1
+
+    def cut(self) -> int | None:
+        """Where a retry cuts the history of a failed run; None means: only the closing event is dropped.
+
+        Of what left the root, its causes, contexts and the failures of its groups, the earliest failed outcome.
+        """
+        found: int | None = None
+        stack: list[BaseException | None] = [self.error]
+        seen: set[int] = set()
+        while stack:
+            error = stack.pop()
+            if error is None or id(error) in seen:
+                continue
+            seen.add(id(error))
+            seq = error.seq if isinstance(error, Thrown) else self._fibers.origins.get(id(error), (error, -1))[1]
+            if seq >= 0 and (found is None or seq < found):
+                found = seq
+            stack += [error.__cause__, error.__context__, *self._fibers.notes.get(id(error), ())]
+        return found
+
+    def close(self) -> None:
+        """Close the generators, innermost first; commands that they yield meanwhile are never performed."""
+        self._fibers.close()
+
+    # ---- what the scheduler asks
+
+    def unnumbered(self, fiber: Fiber, command: c.Command[Any]) -> Verdict | None:
+        if isinstance(command, c.Patched):
+            if command.change_id in self.patches:
+                return Verdict(self.patches[command.change_id])
+            self._asking = (fiber, command.change_id)
+            self._fibers.halted = True
+            return None
+        assert isinstance(command, c.SetState)
+        try:
+            encoded = {name: self.codec.encode(value) for name, value in command.values.items()}
+        except CodecError as error:
+            return Verdict(error=error)
+        self.state.update(encoded)
+        return Verdict()
+
+    def admit(self, pending: Pending) -> Verdict | None:
+        command = pending.command
+        if isinstance(command, c.Step):
+            number = self._step_ids[command.name] = self._step_ids.get(command.name, 0) + 1
+            pending.step_id = command.name if number == 1 else f"{command.name}#{number}"
+        elif isinstance(command, c.Suspend):
+            early = self.buffered.get(command.signal)
+            if early and not command.fresh:
+                return self._received(pending, early.popleft())
+            pending.wait = f"{command.signal}@{self.incarnation}:{pending.at}"
+        elif isinstance(command, c.Emit):
+            try:
+                self.codec.encode(command.value)
+            except CodecError as error:
+                return Verdict(error=error)
+        return None
+
+    # ---- turns
+
+    def _turn(self, run: Callable[..., None], *args: Any) -> None:
+        token = c.made_in_turn.set(self._fibers.made)
+        try:
+            run(*args)
+        finally:
+            c.made_in_turn.reset(token)
+
+    def _take_in(self, event: e.EventBase) -> None:
+        if self.closed:
+            raise self._divergence(event, "the history goes on after the event that closed the run")
+        if self._asking is None or isinstance(event, (e.Pause, e.Unpause)) or _forced(event):
+            self._apply(event)
+        elif isinstance(event, e.OUTSIDE):
+            self._held.append((event, self.seq))
+        else:
+            self._decide(event)
+
+    def _decide(self, event: e.EventBase) -> None:
+        """The owner's next event while a fiber asks Patched: it says whether this run has the change."""
+        while self._asking is not None:
+            fiber, change_id = self._asking
+            own = isinstance(event, e.Patch) and event.change_id == change_id
+            told = isinstance(event, e.Retry) and change_id in event.patches
+            self.patches[change_id] = event.patches[change_id] if told else own  # type: ignore[attr-defined]
+            self._asking, self._fibers.halted = None, False
+            self._fibers.answer(fiber, Verdict(self.patches[change_id]), first=True)
+            self._run()
+            while self._held and self._asking is None:
+                held, self._fibers.event = self._held.popleft()
+                self._apply(held)
+            self._fibers.event = self.seq
+            if own:
+                return
+        self._apply(event)
+
+    def _apply(self, event: e.EventBase) -> None:
+        handler = _HANDLERS.get(type(event))
+        if handler is None:
+            raise self._divergence(event, f"a {event.kind!r} event has no place here")
+        handler(self, event)
+        self._run()
+
+    def _run(self) -> None:
+        """Let the fibers go on, and take in how the root ended."""
+        self._fibers.run()
+        verdict = self._fibers.verdict
+        if verdict is None or self.status != "open":
+            return
+        if self._fibers.thrown and (verdict.error is None or isinstance(verdict.error, Cancelled)):
+            self.status = "cancelled"
+        elif verdict.error is not None:
+            self.status, self.error = "error", verdict.error
+        else:
+            self._returned(verdict.value)
+
+    def _returned(self, value: Any) -> None:
+        """Take in the workflow's return value; one that can't be recorded fails the run."""
+        into = flow_result(self.workflow)
+        try:
+            self.result_raw = self.codec.encode(value, into)
+            self.status, self.result = "complete", self.codec.decode(self.result_raw, into)
+        except CodecError as error:
+            self.status, self.error = "error", error
+
+    # ---- the owner's events
+
+    def _owed(self, event: Any, kinds: tuple[type[c.Command[Any]], ...], name: str | None = None) -> Pending:
+        """The pending command that an owner's event is about; DivergenceError when there is none such."""
+        pending = self.pending.get(event.at)
+        if pending is None or not isinstance(pending.command, kinds):
+            raise self._divergence(event)
+        if name is not None and pending.command.label != name:
+            raise self._divergence(event)
+        return pending
+
+    def _on_step(self, event: e.Step) -> None:
+        pending = self._owed(event, (c.Step,), event.name)
+        if pending.lost:  # it ended together with the winner of its Race
+            self._fibers.settle_cancelled(pending)
+        elif event.error is not None:
+            error = StepFailed.of(event.error, event.step_id, event.at, self._fibers.event)
+            self._fibers.settle(pending, Verdict(error=error))
+        elif event.result is e.UNSET:
+            raise CorruptHistoryError(f"run {self.run_id!r}, event {self._fibers.event}: a step without an outcome")
+        else:
+            self._fibers.settle(pending, Verdict(self._value(event.result, result_type(pending.command), event)))
+
+    def _on_cancelled(self, event: e.Cancelled) -> None:
+        if event.at is None:
+            self._on_close(event)
+            return
+        pending = self._owed(event, (c.Step,))
+        if not pending.cancelling:
+            raise self._divergence(event, "nobody cancels that step")
+        self._fibers.settle_cancelled(pending)
+
+    def _on_attempt(self, event: e.Attempt) -> None:
+        pending = self._owed(event, (c.Step,))
+        pending.attempts, pending.due = event.attempt, event.due
+
+    def _on_begin(self, event: e.Begin) -> None:
+        self._owed(event, (c.Step,), event.name).begun = True
+
+    def _on_suspend(self, event: e.Suspend) -> None:
+        pending = self._owed(event, (c.Suspend,), event.waiting_for)
+        pending.recorded, pending.wait, pending.due = True, event.wait, event.due
+        pending.since = event.timestamp
+        if event.due is not None:
+            self._timers_set.add(event.at)
+
+    def _on_sleep(self, event: e.Sleep) -> None:
+        pending = self._owed(event, (c.Sleep,))
+        pending.recorded, pending.due, pending.since = True, event.due, event.timestamp
+        self._timers_set.add(event.at)
+
+    def _on_wake(self, event: e.Wake) -> None:
+        if event.at in self._timers_set and event.at not in self.pending:
+            return  # the wait was answered or abandoned before
+        pending = self._owed(event, (c.Sleep, c.Suspend))
+        if pending.due is None:
+            raise self._divergence(event, "no timer is set there")
+        command = pending.command
+        if isinstance(command, c.Sleep):
+            self._fibers.settle(pending, Verdict())
+        elif isinstance(command, c.Suspend) and command.default is not c.UNSET:
+            self._fibers.settle(pending, Verdict(command.default))
+        else:
+            self._fibers.settle(pending, Verdict(error=TimedOut(command.label, event.at, self._fibers.event)))
+
+    def _on_now(self, event: e.Now) -> None:
+        self._fibers.settle(self._owed(event, (c.Now,)), Verdict(e.parse_instant(event.value)))
+
+    def _on_random(self, event: e.Random) -> None:
+        self._fibers.settle(self._owed(event, (c.Random,)), Verdict(event.value))
+
+    def _on_uuid(self, event: e.Uuid) -> None:
+        self._fibers.settle(self._owed(event, (c.Uuid,)), Verdict(UUID(event.value)))
+
+    def _on_emit(self, event: e.Emit) -> None:
+        self._fibers.settle(self._owed(event, (c.Emit,), event.topic or ""), Verdict())
+
+    def _on_patch(self, event: e.Patch) -> None:
+        self.patches[event.change_id] = True
+
+    def _on_retry(self, event: e.Retry) -> None:
+        self.patches.update(event.patches)
+
+    def _on_close(self, event: e.EventBase) -> None:
+        if _forced(event):
+            self._held.clear()
+            self._asking = None
+            self._fibers.end(Verdict())
+            self.status = "cancelled"
+        elif event.kind != self.status:
+            raise self._divergence(event)
+        self.closed = True
+
+    # ---- outside events
+
+    def _on_resume(self, event: e.Resume) -> None:
+        if event.id:
+            if event.id in self._signals_seen:
+                return
+            self._signals_seen.add(event.id)
+        waiting = [p for p in self.waits if p.command.label == event.event_name]
+        if event.wait is not None:
+            waiting = [p for p in waiting if p.wait == event.wait]
+        if waiting:
+            pending = waiting[0]
+            self._fibers.settle(pending, self._received(pending, event))
+        elif event.wait is None:
+            self.buffered.setdefault(event.event_name, deque()).append(event)
+
+    def _received(self, pending: Pending, event: e.Resume) -> Verdict:
+        command = pending.command
+        assert isinstance(command, c.Suspend)
+        into = Any if command.into is c.UNSET else command.into
+        try:
+            return Verdict(self.codec.decode(event.value, into))
+        except CodecError as error:
+            return Verdict(error=SignalRejected(command.signal, error.message, pending.at, self._fibers.event))
+
+    def _on_cancel(self, event: e.Cancel) -> None:
+        self.paused = False
+        if not self.cancelled:
+            self.cancelled, self.cancel_reason = True, event.reason
+            self._fibers.cancel(self._fibers.root)
+
+    def _on_pause(self, event: e.Pause) -> None:
+        self.paused = not self.cancelled
+
+    def _on_unpause(self, event: e.Unpause) -> None:
+        self.paused = False
+
+    # ---- values and errors
+
+    def _value(self, raw: Any, into: Any, event: e.Step) -> Any:
+        try:
+            return self.codec.decode(raw, into)
+        except CodecError as error:
+            raise CodecError(
+                f"run {self.run_id!r}, event {self._fibers.event}: the recorded result of step {event.step_id!r} does not fit "
+                f"the type that the code asks for now: {error.message}",
+                path=error.path,
+            ) from error
+
+    def _divergence(self, event: e.EventBase, why: str = "") -> DivergenceError:
+        name = next((v for k in ("name", "waiting_for") if (v := getattr(event, k, None))), "")
+        recorded = f"{event.kind} {name!r}" if name else event.kind
+        pending = self.pending.get(event.at) if event.at is not None else None
+        if pending is not None:
+            yielded = f"{describe(pending.command)} there"
+        elif self.status != "open":
+            yielded = f"nothing more: the workflow has ended ({self.status})"
+        else:
+            frontier = ", ".join(f"{describe(p.command)} at {p.at}" for p in self.pending.values())
+            yielded = f"nothing there; it waits for: {frontier or 'nothing'}"
+        at = f" at {event.at}" if event.at is not None else ""
+        return DivergenceError(
+            f"run {self.run_id!r} diverges at event {self._fibers.event}{at}: recorded is {recorded}, the workflow "
+            f"{self.workflow.name!r} yielded {yielded}{'; ' + why if why else ''}. The code has changed since, or it reads "
+            "something that no command gave it. Guard the change with Patched, give the workflow a new version, or fork "
+            "the run from before this event.",
+            run_id=self.run_id,
+            seq=self._fibers.event,
+            at=event.at or "",
+            recorded=recorded,
+            yielded=yielded,
+        )
+
+
+def _forced(event: e.EventBase) -> bool:
+    return isinstance(event, e.Cancelled) and event.at is None and event.forced
+
+
+def result_type(command: c.Command[Any]) -> Any:
+    """The type that a step's result is decoded into; Any when nobody said.
+
+    Raises:
+        CodecError: the function's annotation can't be resolved.
+    """
+    if not isinstance(command, c.Step):
+        raise InvalidInputError(f"only a Step has a result type, got {command!r}")
+    if command.given.into is not c.UNSET:
+        return command.given.into
+    return return_annotation(command.fn)
+
+
+def flow_result(workflow: Workflow[Any, Any]) -> Any:
+    """The R of a workflow annotated `-> Flow[R]`; UNSET when it is not annotated.
+
+    Raises:
+        CodecError: the annotation can't be resolved.
+    """
+    annotation = return_annotation(workflow.fn)
+    args = get_args(annotation)
+    return args[2] if get_origin(annotation) is Generator and len(args) == 3 else c.UNSET
+
+
+_HANDLERS: dict[type[e.EventBase], Callable[[Machine, Any], None]] = {
+    e.Step: Machine._on_step,
+    e.Cancelled: Machine._on_cancelled,
+    e.Attempt: Machine._on_attempt,
+    e.Begin: Machine._on_begin,
+    e.Suspend: Machine._on_suspend,
+    e.Sleep: Machine._on_sleep,
+    e.Wake: Machine._on_wake,
+    e.Now: Machine._on_now,
+    e.Random: Machine._on_random,
+    e.Uuid: Machine._on_uuid,
+    e.Emit: Machine._on_emit,
+    e.Patch: Machine._on_patch,
+    e.Retry: Machine._on_retry,
+    e.Complete: Machine._on_close,
+    e.Error: Machine._on_close,
+    e.Resume: Machine._on_resume,
+    e.Cancel: Machine._on_cancel,
+    e.Pause: Machine._on_pause,
+    e.Unpause: Machine._on_unpause,
+}

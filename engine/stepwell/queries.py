@@ -1,0 +1,105 @@
+"""What can be asked of runs; nothing here writes. Floor 4."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from attrs import evolve
+
+from . import events as e
+from .driving import known_workflow
+from .errors import NotFoundError
+from .loading import Parts, load, read_history
+from .outcomes import Outcome, RunRecord, WaitingFor
+from .reading import closing_event, outcome_of_head, record_of, waits_of_head
+from .session import POLL
+from .store import HeadFilter, RunHead
+
+__all__ = ["Queries"]
+
+
+class Queries:
+    """Reads runs.
+
+    Args:
+        parts: what the engine works with.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def head(self, run_id: str) -> RunHead:
+        """The run's head.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        head = self.parts.store.head(run_id)
+        if head is None:
+            raise NotFoundError(f"no run {run_id!r}", run_id=run_id)
+        return head
+
+    def get(self, run_id: str) -> RunRecord:
+        """The whole record of a run, payloads as plain JSON shapes."""
+        head, codec = self.head(run_id), self.parts.codec
+        record = record_of(head)
+        start = next(read_history(self.parts.store, run_id, incarnation=head.incarnation))
+        if isinstance(start, e.Start):
+            record = evolve(record, input=codec.decode(start.input))
+        if head.closed:
+            last = closing_event(self.parts.store, head)
+            if isinstance(last, e.Complete):
+                record = evolve(record, result=codec.decode(last.result))
+            elif isinstance(last, e.Error):
+                record = evolve(record, failure=last.error)
+        return record
+
+    def runs(self, where: HeadFilter, limit: int, after: str | None) -> list[RunRecord]:
+        """A page of records, newest first."""
+        return [record_of(head) for head in self.parts.store.heads(where, limit=limit, after=after)]
+
+    def waiting(self, signal: str | None) -> list[WaitingFor]:
+        """Every wait of every open run, oldest first."""
+        where = HeadFilter(waiting_for=signal) if signal is not None else HeadFilter()
+        found: list[WaitingFor] = []
+        after: str | None = None
+        while page := self.parts.store.heads(where, limit=500, after=after):
+            found += [w for head in page if not head.closed for w in waits_of_head(head, signal)]
+            after = page[-1].run_id
+        return sorted(found, key=lambda w: (w.since, w.run_id))
+
+    def history(self, run_id: str, incarnation: int | None) -> list[e.Event]:
+        """Every event."""
+        return list(read_history(self.parts.store, run_id, incarnation=incarnation))
+
+    def state(self, run_id: str) -> dict[str, Any]:
+        """What SetState left: of a closed run as it was recorded, of an open one as its history makes it."""
+        head, codec = self.head(run_id), self.parts.codec
+        if head.closed:
+            state: Any = getattr(closing_event(self.parts.store, head), "state", e.UNSET)
+            found: dict[str, Any] = codec.decode(state) if state is not e.UNSET else {}
+            return found
+        run = load(self.parts, run_id)
+        try:
+            return {name: codec.decode(raw) for name, raw in run.machine.state.items()}
+        finally:
+            run.machine.close()
+
+    def outcome(self, head: RunHead) -> Outcome[Any]:
+        """How a run stands."""
+        return outcome_of_head(self.parts.codec, self.parts.store, head, known_workflow(self.parts.registry, head))
+
+    def wait(self, run_id: str, timeout: float | None) -> Outcome[Any]:
+        """Block until the run is closed or parked, or the seconds are over."""
+        deadline = None if timeout is None else self.parts.now() + timedelta(seconds=timeout)
+        while True:
+            head = self.head(run_id)
+            now = e.micros(self.parts.now())
+            parked = head.lease_until is None and head.head.status in ("suspended", "paused")
+            if head.closed or (parked and not (head.head.due is not None and head.head.due <= now)):
+                return self.outcome(head)
+            left = POLL if deadline is None else min(POLL, (deadline - self.parts.now()).total_seconds())
+            if left <= 0:
+                return self.outcome(head)
+            self.parts.store.wait(run_id, head.seq, left)

@@ -1,0 +1,113 @@
+"""The owner's pen: appends to one run under one lease, and knows what each of the six outcomes asks for. Floor 4."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from . import events as e
+from .environment import Clock
+from .errors import LeaseLostError, StoreError, StoreUnavailableError
+from .store import (
+    AlreadyCommitted,
+    AppendOutcome,
+    Committed,
+    Conflict,
+    Fenced,
+    Head,
+    Lease,
+    NotApplied,
+    Store,
+    Then,
+    Unknown,
+)
+from .wire import to_draft
+
+__all__ = ["Recorder", "settle"]
+
+TRIES = 8
+"""How often an append that was not applied, or whose outcome is not known, is tried again, with growing pauses."""
+
+
+def settle(attempt: Callable[[], AppendOutcome], clock: Clock) -> Committed | AlreadyCommitted | Conflict | Fenced:
+    """Repeat one attempt until the store can say how it ended.
+
+    Raises:
+        StoreUnavailableError: it was not applied, time and again.
+        StoreError: its outcome stayed unknown; the next session finds out by reading.
+    """
+    outcome: AppendOutcome = NotApplied()
+    for n in range(TRIES):
+        outcome = attempt()
+        if not isinstance(outcome, (NotApplied, Unknown)):
+            return outcome
+        if n < TRIES - 1:
+            clock.wait(threading.Event(), min(1.0, 0.01 * 2**n))
+    if isinstance(outcome, Unknown):
+        raise StoreError(
+            f"the store can't say whether an append was written, after {TRIES} tries: {outcome.cause}"
+        ) from outcome.cause
+    raise StoreUnavailableError(
+        f"the store did not take an append, after {TRIES} tries: {outcome.cause}"
+    ) from outcome.cause
+
+
+class Recorder:
+    """Writes the events of one session.
+
+    Attributes:
+        lease: the right to write; renewed from another thread.
+        seq: number of events that are in the history, as far as this session knows.
+        lost: set when a renewal found that a newer session owns the run.
+    """
+
+    def __init__(self, store: Store, clock: Clock, lease: Lease, seq: int) -> None:
+        self.store = store
+        self.clock = clock
+        self.lease = lease
+        self.seq = seq
+        self.lost = False
+        self._count = 0
+
+    def append(
+        self,
+        events: Sequence[e.EventBase],
+        *,
+        head: Head | None = None,
+        then: Then = "open",
+        release: bool = False,
+    ) -> bool:
+        """Write events at the tail; False when the tail has moved and has to be read first.
+
+        Raises:
+            LeaseLostError: a newer session owns the run.
+            StoreError, StoreUnavailableError: as `settle`.
+        """
+        self._count += 1
+        lease = self.lease
+        records = [to_draft(event) for event in events]
+        attempt_id = f"{lease.fence}-{self.seq}-{self._count}"
+        outcome = settle(
+            lambda: self.store.append(
+                lease.run_id,
+                lease.incarnation,
+                self.seq,
+                records,
+                attempt_id=attempt_id,
+                head=head,
+                then=then,
+                fence=lease.fence,
+                release=release,
+            ),
+            self.clock,
+        )
+        if isinstance(outcome, Fenced):
+            raise LeaseLostError(
+                f"run {lease.run_id!r} was taken over by session {outcome.fence}; this is session {lease.fence}"
+            )
+        if isinstance(outcome, Conflict):
+            if outcome.incarnation != lease.incarnation:
+                raise LeaseLostError(f"run {lease.run_id!r} was reset or retried meanwhile")
+            return False
+        self.seq += len(records)
+        return True

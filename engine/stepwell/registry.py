@@ -1,0 +1,112 @@
+"""The workflows that an engine knows, by name and version. No globals: each engine has its own. Floor 4."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterable
+from types import CodeType
+from typing import Any
+
+from .errors import InvalidInputError, NotFoundError, VersionMismatchError
+from .workflows import Workflow
+
+__all__ = ["Registry", "fingerprint"]
+
+
+class Registry:
+    """Workflows by name and version.
+
+    Raises:
+        InvalidInputError: something is no workflow, or two have one name and version.
+    """
+
+    def __init__(self, workflows: Iterable[Workflow[Any, Any]]) -> None:
+        self._by_name: dict[str, dict[str, Workflow[Any, Any]]] = {}
+        for workflow in workflows:
+            self.add(workflow)
+
+    def add(self, workflow: Workflow[Any, Any]) -> None:
+        """Make a workflow known; the same one twice is fine."""
+        if not isinstance(workflow, Workflow):
+            hint = "; decorate it with @workflow" if callable(workflow) else ""
+            raise InvalidInputError(f"an engine's workflows are made with @workflow, got {workflow!r}{hint}")
+        versions = self._by_name.setdefault(workflow.name, {})
+        known = versions.setdefault(workflow.version, workflow)
+        if known is not workflow:
+            raise InvalidInputError(
+                f"two workflows are named {workflow.name!r} in version {workflow.version!r}: "
+                f"{known.fn.__module__}.{known.fn.__qualname__} and {workflow.fn.__module__}.{workflow.fn.__qualname__}"
+            )
+
+    def find(self, name: str, version: str) -> Workflow[Any, Any]:
+        """Give the workflow of a recorded name and version.
+
+        Raises:
+            NotFoundError: no workflow of that name.
+            VersionMismatchError: the name is known, in other versions.
+        """
+        versions = self._by_name.get(name)
+        if versions is None:
+            known = ", ".join(sorted(self._by_name)) or "none"
+            raise NotFoundError(f"this engine knows no workflow {name!r} (it knows: {known}); add it to workflows=[...]")
+        if version not in versions:
+            raise VersionMismatchError(
+                f"workflow {name!r}: the run is on version {version!r}, and this engine has {', '.join(sorted(versions))}; "
+                "keep the old version in workflows=[...] until its runs are closed"
+            )
+        return versions[version]
+
+    def knows(self, name: str, version: str) -> bool:
+        """Whether that workflow is there in that version."""
+        return version in self._by_name.get(name, {})
+
+    def named(self, name: str) -> Workflow[Any, Any]:
+        """Give the workflow of a name, the version that was registered last.
+
+        Raises:
+            NotFoundError: no workflow of that name.
+        """
+        versions = self._by_name.get(name)
+        if not versions:
+            return self.find(name, "")
+        return list(versions.values())[-1]
+
+    def fingerprint(self) -> str:
+        """Of the set of names and versions: a run blocked for want of its workflow is tried again when this changes."""
+        names = sorted(f"{w.name}\0{w.version}" for versions in self._by_name.values() for w in versions.values())
+        return hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest()
+
+    def fingerprints(self) -> frozenset[str]:
+        """Of every workflow's code, and of the set."""
+        workflows = [w for versions in self._by_name.values() for w in versions.values()]
+        return frozenset({self.fingerprint(), *(fingerprint(w) for w in workflows)})
+
+
+def fingerprint(workflow: Workflow[Any, Any]) -> str:
+    """32 hex digits that change when the code of the workflow, or of the module that it is in, changes.
+
+    A blocked run is tried again when this changes. The module counts, because helper generators live there.
+    """
+    known: str | None = workflow.__dict__.get("_fingerprint")
+    if known is None:
+        digest = hashlib.blake2b(f"{workflow.name}\0{workflow.version}".encode(), digest_size=16)
+        _add_code(digest, workflow.fn.__code__)
+        module = inspect.getmodule(workflow.fn)
+        try:
+            digest.update(inspect.getsource(module).encode("utf-8", "surrogatepass") if module else b"")
+        except (OSError, TypeError):
+            pass  # typed at a prompt: the byte code alone has to do
+        known = digest.hexdigest()
+        object.__setattr__(workflow, "_fingerprint", known)
+    return known
+
+
+def _add_code(digest: Any, code: CodeType) -> None:
+    digest.update(code.co_code)
+    digest.update(repr(code.co_names).encode())
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            _add_code(digest, const)
+        else:
+            digest.update(repr(const).encode("utf-8", "surrogatepass"))

@@ -1,0 +1,318 @@
+"""The scheduler of fibers: runs generators, numbers what they yield, opens and closes groups, carries cancels.
+
+It knows commands, never events: what it can't settle by itself it asks of its host, the machine. Fibers run from one FIFO
+queue, branches left to right, each until it blocks. Floor 3.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections import deque
+from collections.abc import Generator
+from typing import Any, Protocol
+
+from . import commands as c
+from .errors import Cancelled, InvalidYieldError, StepwellWarning, Thrown
+from .fibers import CancelState, Fiber, Group, Pending, Verdict, is_effect, is_wait, line_of
+
+__all__ = ["MAX_IGNORED_CANCELS", "MAX_TURN", "Host", "Scheduler"]
+
+MAX_IGNORED_CANCELS = 100
+"""Waits that a cancelled fiber may begin in a row before the run is failed."""
+
+MAX_TURN = 100_000
+"""Commands that one turn may issue: a loop that never waits for anything is a mistake."""
+
+
+class Host(Protocol):
+    """What the scheduler asks of the machine."""
+
+    def unnumbered(self, fiber: Fiber, command: c.Command[Any]) -> Verdict | None:
+        """Answer a command that takes no number (SetState, Patched); None: the scheduler is to stop."""
+        ...
+
+    def admit(self, pending: Pending) -> Verdict | None:
+        """Take in a numbered command: its answer, where there is one at once; None: it is pending."""
+        ...
+
+
+class Scheduler:
+    """The fibers of one run.
+
+    Attributes:
+        pending: commands that were issued and not answered, by `at`, oldest first.
+        halted: while true, no fiber advances.
+        verdict: how the root ended, None before.
+        thrown: whether Cancelled was thrown into the root.
+        event: offset of the event that is being fed, for the origin of exceptions.
+        origins: of an exception that own code raised in a branch: the offset after the event that led to it, by id.
+        notes: failures of siblings that came later, by the id of the failure that a group raised.
+        made: commands that the workflow made and has not yielded yet.
+    """
+
+    def __init__(
+        self, name: str, gen: Generator[Any, Any, Any], host: Host, trace: list[tuple[str, c.Command[Any]]] | None
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.trace = trace
+        self.pending: dict[str, Pending] = {}
+        self.halted = False
+        self.verdict: Verdict | None = None
+        self.event = 0
+        self.origins: dict[int, tuple[BaseException, int]] = {}
+        self.notes: dict[int, list[BaseException]] = {}
+        self.made: dict[int, c.Command[Any]] = {}
+        self.root = Fiber(gen)
+        self._fibers: dict[int, Fiber] = {id(self.root): self.root}
+        self._queue: deque[tuple[Fiber, Verdict]] = deque([(self.root, Verdict())])
+        self._issued = 0
+
+    @property
+    def thrown(self) -> bool:
+        return self.root.cancel is CancelState.THROWN
+
+    def run(self) -> None:
+        """Run every fiber that can go on, until each is blocked or the scheduler is halted."""
+        self._issued = 0
+        while self._queue and not self.halted:
+            fiber, answer = self._queue.popleft()
+            if not fiber.ended:
+                self._advance(fiber, answer)
+
+    def answer(self, fiber: Fiber, verdict: Verdict, *, first: bool = False) -> None:
+        """Queue a fiber with what its `yield` gives."""
+        fiber.waiting = None
+        if first:
+            self._queue.appendleft((fiber, verdict))
+        else:
+            self._queue.append((fiber, verdict))
+
+    def settle(self, pending: Pending, verdict: Verdict) -> None:
+        """Answer a pending command."""
+        del self.pending[pending.at]
+        pending.fiber.ignored = 0
+        self.answer(pending.fiber, verdict)
+
+    def settle_cancelled(self, pending: Pending) -> None:
+        """Answer a step that was cancelled: Cancelled is thrown at its own `yield`."""
+        pending.fiber.cancel = CancelState.THROWN
+        self.settle(pending, Verdict(error=Cancelled()))
+
+    def end(self, verdict: Verdict) -> None:
+        """End the run from outside the generators."""
+        self.close()
+        self.pending.clear()
+        self.verdict = verdict
+
+    def close(self) -> None:
+        """Close the generators, innermost first; commands that they yield meanwhile are never performed."""
+        for fiber in reversed(list(self._fibers.values())):
+            fiber.ended = True
+            self._close_fiber(fiber)
+        self._fibers.clear()
+        self._queue.clear()
+
+    def in_use(self, gen: Generator[Any, Any, Any]) -> bool:
+        """Whether a generator can't be a new branch: it is started, ended, or a fiber's already."""
+        return inspect.getgeneratorstate(gen) != inspect.GEN_CREATED or any(f.gen is gen for f in self._fibers.values())
+
+    def invalid(self, fiber: Fiber, why: str) -> InvalidYieldError:
+        """The error for something that a workflow may not do, with its own line."""
+        return InvalidYieldError(f"workflow {self.name!r}, {line_of(fiber.gen)}: {why}")
+
+    # ---- running
+
+    def _advance(self, fiber: Fiber, answer: Verdict) -> None:
+        """Run one fiber until it blocks or ends."""
+        fiber.started = True
+        gen, given = fiber.gen, answer
+        while True:
+            try:
+                command = gen.send(given.value) if given.error is None else gen.throw(given.error)
+            except StopIteration as stop:
+                ended = Verdict(stop.value)
+                break
+            except (KeyboardInterrupt, SystemExit):
+                raise  # of the process, never the workflow's outcome
+            except BaseException as error:
+                ended = Verdict(error=error)
+                break
+            at_once = self._issue(fiber, command)
+            if at_once is None:
+                return
+            given = at_once
+        self._end(fiber, ended)
+
+    def _issue(self, fiber: Fiber, command: Any) -> Verdict | None:
+        """Take in what a fiber yielded: its answer, where there is one at once, or None when the fiber blocks."""
+        self._issued += 1
+        if not isinstance(command, c.Command):
+            raise self.invalid(fiber, f"it yielded {_shown(command)}")
+        if self._issued > MAX_TURN:
+            raise self.invalid(fiber, f"one turn issued more than {MAX_TURN:,} commands: it loops and never waits")
+        self.made.pop(id(command), None)
+        if not command.numbered:
+            return self.host.unnumbered(fiber, command)
+        group = isinstance(command, (c.All, c.Race))
+        if fiber.cancel is not CancelState.NONE and (group or is_effect(command) or is_wait(command)):
+            if fiber.cancel is CancelState.DUE or is_wait(command):
+                return self._throw_cancelled(fiber)
+        at = f"{fiber.path}{fiber.count}"
+        fiber.count += 1
+        if self.trace is not None:
+            self.trace.append((at, command))
+        if isinstance(command, (c.All, c.Race)):
+            return self._open(fiber, command, at)
+        pending = Pending(at, command, fiber)
+        at_once = self.host.admit(pending)
+        if at_once is None:
+            fiber.waiting = self.pending[at] = pending
+        return at_once
+
+    def _throw_cancelled(self, fiber: Fiber) -> Verdict | None:
+        """Cancelled, thrown at a `yield`; None when the fiber has gone on waiting too often and the run is failed."""
+        fiber.cancel = CancelState.THROWN
+        fiber.ignored += 1
+        if fiber.ignored <= MAX_IGNORED_CANCELS:
+            return Verdict(error=Cancelled())
+        why = (
+            f"the workflow was cancelled and went on waiting {MAX_IGNORED_CANCELS} times in a row: "
+            "let Cancelled pass, and clean up with steps only"
+        )
+        self.end(Verdict(error=self.invalid(fiber, why)))
+        return None
+
+    def _end(self, fiber: Fiber, verdict: Verdict) -> None:
+        fiber.ended = True
+        self._fibers.pop(id(fiber), None)
+        if fiber.group is None:
+            self.verdict = verdict
+            if self.made and verdict.error is None:
+                text = f"workflow {self.name!r} made commands and never yielded them: {c.unyielded(self.made.values())}"
+                warnings.warn(text, StepwellWarning, stacklevel=2)
+            return
+        if verdict.error is not None and not isinstance(verdict.error, Thrown):
+            self.origins.setdefault(id(verdict.error), (verdict.error, self.event + 1))
+        self._branch_ended(fiber.group, fiber.index, verdict)
+
+    # ---- groups
+
+    def _open(self, fiber: Fiber, command: c.All[Any] | c.Race[Any], at: str) -> Verdict | None:
+        if not command.branches:
+            return Verdict(())
+        group = Group(at, command, fiber)
+        # clean-up in branches is clean-up all the same: steps are performed, waits raise Cancelled again
+        cancel = CancelState.THROWN if fiber.cancel is CancelState.THROWN else CancelState.NONE
+        for i, branch in enumerate(command.branches):
+            gen = _single(branch) if isinstance(branch, c.Command) else branch
+            if self.in_use(gen):
+                raise self.invalid(fiber, f"branch {i} of {type(command).__name__} is a generator that is in use already")
+            child = Fiber(gen, f"{at}.{i}.", group, i, cancel, ignored=fiber.ignored)
+            self._fibers[id(child)] = child
+            group.fibers.append(child)
+            group.verdicts.append(None)
+        fiber.waiting = group
+        limit = (command.limit if isinstance(command, c.All) else None) or len(group.fibers)
+        for child in group.fibers[:limit]:
+            self.answer(child, Verdict())
+        group.next = limit
+        return None
+
+    def _branch_ended(self, group: Group, index: int, verdict: Verdict) -> None:
+        failure = group.failure
+        if group.note(index, verdict):
+            self._stop(group, lost=isinstance(group.command, c.Race))
+        elif failure is not None and verdict.error is not None:
+            self.notes.setdefault(id(failure), []).append(verdict.error)
+        if not group.stopping and group.next < len(group.fibers):
+            self.answer(group.fibers[group.next], Verdict())
+            group.next += 1
+        if group.over:
+            self._deliver(group)
+
+    def _stop(self, group: Group, *, lost: bool) -> None:
+        """Cancel every branch that has not ended; one that has not started never does."""
+        for i, fiber in enumerate(group.fibers):
+            if group.verdicts[i] is not None:
+                continue
+            if fiber.started:
+                self.cancel(fiber, lost=lost)
+            else:
+                fiber.ended = True
+                self._fibers.pop(id(fiber), None)
+                fiber.gen.close()
+                group.verdicts[i] = Verdict(error=Cancelled())
+
+    def _deliver(self, group: Group) -> None:
+        parent, answer = group.parent, group.answer()
+        if answer is None or (isinstance(answer.error, Cancelled) and parent.cancel is CancelState.THROWN):
+            answer = self._throw_cancelled(parent)
+            if answer is None:
+                return
+        self.answer(parent, answer)
+
+    # ---- cancel
+
+    def cancel(self, fiber: Fiber, *, lost: bool = False) -> None:
+        """Cancel a fiber and all below it, once.
+
+        A wait is interrupted at once; a step is marked and waits for its outcome; everything else gets its answer first,
+        and Cancelled at its next effect, wait or group. `lost`: the fiber lost a Race, its results are dropped.
+        """
+        if fiber.ended or fiber.cancel is not CancelState.NONE:
+            return
+        fiber.cancel = CancelState.DUE
+        waiting = fiber.waiting
+        if isinstance(waiting, Group):
+            waiting.cancelled = True
+            self._stop(waiting, lost=lost)
+            if waiting.over:
+                self._deliver(waiting)
+        elif isinstance(waiting, Pending) and is_wait(waiting.command):
+            fiber.cancel = CancelState.THROWN
+            self.settle(waiting, Verdict(error=Cancelled()))
+        elif isinstance(waiting, Pending) and is_effect(waiting.command):
+            waiting.cancelling, waiting.lost = True, lost
+
+    # ---- closing
+
+    def _close_fiber(self, fiber: Fiber) -> None:
+        for _ in range(100):
+            try:
+                fiber.gen.close()
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                if isinstance(error, RuntimeError) and "ignored GeneratorExit" in str(error):
+                    continue  # it yielded a command, which is not performed
+                self._complain(f"{type(error).__name__}: {error}")
+            return
+        self._complain("it yielded 100 commands while it was closed; none was performed")
+
+    def _complain(self, what: str) -> None:
+        text = f"workflow {self.name!r}: clean-up code failed when the run was parked: {what}"
+        warnings.warn(text, StepwellWarning, stacklevel=2)
+
+
+def _single(command: c.Command[Any]) -> Generator[c.Command[Any], Any, Any]:
+    return (yield command)
+
+
+def _shown(value: Any) -> str:
+    """What was yielded in place of a command, with a hint."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    if len(text) > 200:
+        text = text[:197] + "..."
+    hint = ""
+    if inspect.isgenerator(value):
+        hint = "; write `yield from` to run a generator in this workflow"
+    elif isinstance(value, type) and issubclass(value, c.Command):
+        hint = f"; write {value.__name__}(...)"
+    elif callable(value):
+        hint = "; write Step(function, arguments)"
+    return f"{text}, which is no command{hint}"

@@ -1,0 +1,326 @@
+"""A session: one continuous stretch of driving a run by one owner. Floor 4.
+
+The rule is *record, then feed*: the outcome of an effect is on disk before the workflow sees it. What has no effect behind it
+(Now, Random, Uuid, Emit, timers, `cancelled`) is fed at once, kept in a batch, and written in one append
+before the next effect starts, or the session waits, parks or closes. No other write is ever ahead of the history.
+
+When that append meets an event from outside, everything that was fed and not written is void: the machine is built again from the
+store's bytes, outcomes of effects are kept by their `at`, pure values are drawn again, and until an append succeeds the
+session writes first and feeds after, so that it can't lose that race for ever.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from . import events as e
+from . import lifecycle as lc
+from .errors import CodecError, DivergenceError, InvalidYieldError, LeaseLostError
+from .failures import failure_of
+from .flights import Flights
+from .frontier import answer_to, suspend_event
+from .loading import Loaded, Parts, blocked_by, events_of, load, make_head
+from .logs import logger
+from .outcomes import Outcome, RunPaused, RunSuspended
+from .reading import outcome_of
+from .recorder import Recorder
+from .store import Lease
+
+__all__ = ["CODE_ERRORS", "Session"]
+
+CODE_ERRORS = (DivergenceError, CodecError, InvalidYieldError)
+"""Code and history don't fit: the run is blocked, its history stays as it is."""
+
+MAX_BATCH = 512
+"""Events that are fed before they are written, at most."""
+
+POLL = 1.0
+"""Seconds after which an owner that waits looks for events from outside, when nobody told it of any."""
+
+
+class Session:
+    """Drives one run under one lease until it is parked or closed.
+
+    Args:
+        parts: what the engine works with.
+        run: the run as its history has it.
+        lease: the right to drive it.
+    """
+
+    def __init__(self, parts: Parts, run: Loaded, lease: Lease) -> None:
+        self.parts = parts
+        self.run = run
+        self.machine = run.machine
+        self.lease = lease
+        self.recorder = Recorder(parts.store, parts.environment.clock, lease, run.seq)
+        self.wakeup = threading.Event()
+        self.told = False  # of an event from outside
+        self.flights = Flights(parts, run, self.wakeup)
+        self._batch: list[e.EventBase] = []
+        self._outcomes: dict[str, e.EventBase] = {}
+        self._write_first = False
+
+    def notify(self) -> None:
+        """Tell the session, from any thread, that something was appended from outside."""
+        self.told = True
+        self.wakeup.set()
+
+    def lose(self) -> None:
+        """Tell the session, from any thread, that its lease is lost."""
+        self.recorder.lost = True
+        self.flights.cancel_all()
+        self.wakeup.set()
+
+    def drive(self) -> Outcome[Any]:
+        """Drive until parked or closed.
+
+        Raises:
+            DivergenceError, CodecError, InvalidYieldError: the run is blocked now.
+            LeaseLostError: a newer session owns the run.
+            StoreError: the store failed; the next session goes on from what is recorded.
+        """
+        parts, run_id = self.parts, self.run.run_id
+        parts.tell(lc.SessionStarted(run_id, self.lease.fence, self.run.seq))
+        try:
+            while True:
+                outcome = self._go_on()
+                if outcome is not None:
+                    return outcome
+        except CODE_ERRORS as error:
+            self._block(error)
+            raise
+        except BaseException:
+            self._let_go()
+            raise
+        finally:
+            self.flights.drop_all()
+            self.machine.close()
+
+    # ---- one round
+
+    def _go_on(self) -> Outcome[Any] | None:
+        """Do the next thing that is to be done; the outcome once there is nothing left."""
+        machine = self.machine
+        if machine.closed:
+            return self._ended()
+        if self.recorder.lost:
+            raise LeaseLostError(f"the lease of run {self.run.run_id!r} was lost", run_id=self.run.run_id)
+        if self.flights.landed():
+            self._outcomes.update(self.flights.collect(machine))
+        if self._outcomes:
+            self._record_outcomes()
+            return None
+        if self._answer_pure():
+            return None
+        if machine.status != "open" and not machine.paused:
+            self._close_run()
+            return None
+        if not machine.paused and self.flights.ready(machine):
+            self._launch()
+            return None
+        wait = self._seconds_to_wait()
+        if wait is not None:
+            self._wait(wait)
+            return None
+        return self._park()
+
+    def _answer_pure(self) -> bool:
+        """Answer, and feed, every command that has no effect behind it."""
+        machine, moved = self.machine, False
+        if machine.asking is not None:
+            self._feed_pure(e.Patch(change_id=machine.asking, timestamp=self.parts.stamp()))
+            return True
+        if machine.paused or machine.status != "open":
+            return False
+        now = self.parts.now()
+        for pending in list(machine.pending.values()):
+            if machine.pending.get(pending.at) is not pending:
+                continue
+            event = answer_to(pending, self.parts, now, self.flights)
+            if event is not None:
+                moved = True
+                self._feed_pure(event)
+                if machine.asking is not None or machine is not self.machine:
+                    break
+        return moved
+
+    def _feed_pure(self, event: e.EventBase) -> None:
+        """Feed an event that no effect is behind, and write it soon; after a conflict, write it first."""
+        if self._write_first:
+            if not self._append([event]):
+                return  # the tail has moved: look again what is to be answered
+            self.machine.feed(event)
+        else:
+            self.machine.feed(event)
+            self._batch.append(event)
+            if len(self._batch) >= MAX_BATCH:
+                self._append([])
+        self._tell_of(event)
+
+    def _record_outcomes(self) -> None:
+        """Write what effects came to, and only then feed it."""
+        machine = self.machine
+        for at in [at for at in self._outcomes if at not in machine.pending]:
+            self.flights.report_void(self._outcomes.pop(at))
+        events = list(self._outcomes.values())
+        if not events or not self._append(events):
+            return
+        self._outcomes.clear()
+        for event in events:
+            machine.feed(event)
+            self._tell_of(event)
+
+    def _launch(self) -> None:
+        """Start the steps that are ready; all that they follow from is on disk before."""
+        machine = self.machine
+        ready = self.flights.ready(machine)
+        begins = self.flights.begins(ready)
+        if self._batch or begins:
+            if not self._append(begins):
+                return
+            for event in begins:
+                machine.feed(event)
+        self.flights.launch(ready, alone=len(machine.pending) == 1)
+
+    # ---- writing
+
+    def _append(self, events: list[e.EventBase], **how: Any) -> bool:
+        """Write the batch and these events; False when the tail had moved, which is taken in then."""
+        if self.recorder.append([*self._batch, *events], **how):
+            self._batch.clear()
+            self._write_first = False
+            return True
+        self._catch_up()
+        return False
+
+    def _catch_up(self) -> None:
+        """Take in what was appended from outside; build the machine again when it is ahead of the history."""
+        if self._batch:
+            self._batch.clear()
+            self._write_first = True
+            self.machine.close()
+            again = load(self.parts, self.run.run_id, incarnation=self.run.incarnation)
+            self.run.machine = self.machine = again.machine
+            self.run.last = again.last
+            self.recorder.seq = again.seq
+            return
+        tail = self.parts.store.read(self.run.run_id, self.recorder.seq, incarnation=self.run.incarnation)
+        if tail is None:
+            raise LeaseLostError(f"run {self.run.run_id!r} was deleted", run_id=self.run.run_id)
+        for event in events_of(tail, self.run.run_id):
+            self.machine.feed(event)
+            self.run.last = event
+            self.recorder.seq += 1
+
+    # ---- waiting
+
+    def _seconds_to_wait(self) -> float | None:
+        """How long to wait in this thread for what comes next; None: park."""
+        now = self.parts.now()
+        dues = [] if self.machine.paused else self._dues()
+        if self.flights.under_way:
+            soon = [(d - now).total_seconds() for d in (*dues, *self.flights.deadlines())]
+            return max(0.0, min([POLL, *soon]))
+        if dues and (seconds := (min(dues) - now).total_seconds()) <= self.parts.park_after:
+            return min(POLL, max(0.0, seconds))
+        return None
+
+    def _dues(self) -> list[datetime]:
+        """When timers fire and steps are tried again."""
+        pending = self.machine.pending.values()
+        return [e.parse_instant(p.due) for p in pending if p.due is not None and not self.flights.flies(p.at)]
+
+    def _wait(self, seconds: float) -> None:
+        if self._batch and not self._append([]):
+            return
+        self.parts.environment.clock.wait(self.wakeup, seconds)
+        self.wakeup.clear()
+        if self.told or not self.flights.landed():
+            self.told = False
+            self._catch_up()
+
+    # ---- ends
+
+    def _park(self) -> Outcome[Any] | None:
+        """Write the waits and the head, and let the lease go; None when something came between."""
+        machine, parts, run_id = self.machine, self.parts, self.run.run_id
+        waits: list[e.EventBase] = []
+        if not machine.paused:
+            waits = [suspend_event(p, parts, parts.now()) for p in machine.waits if not p.recorded]
+        due = None if machine.paused else min(self._dues(), default=None)
+        status = "paused" if machine.paused else "suspended"
+        head = make_head(parts, self.run.start, status, machine=machine, due=due)  # type: ignore[arg-type]
+        if not self._append(waits, head=head, release=True):
+            return None
+        waiting_for = tuple(w.signal for w in head.waiting)
+        parts.tell(lc.RunParked(run_id, status, waiting_for, due))
+        if machine.paused:
+            return RunPaused(run_id)
+        return RunSuspended(run_id, waiting_for, head.waiting[0].reason if head.waiting else None, due)
+
+    def _close_run(self) -> None:
+        """Write the closing event, and feed it."""
+        machine, parts = self.machine, self.parts
+        stamp = parts.stamp()
+        state = Raw(_object(machine.state)) if machine.state else e.UNSET
+        event: e.EventBase
+        if machine.status == "complete":
+            event = e.Complete(result=Raw(machine.result_raw), state=state, timestamp=stamp)
+        elif machine.status == "cancelled":
+            event = e.Cancelled(reason=machine.cancel_reason, state=state, timestamp=stamp)
+        else:
+            assert machine.error is not None
+            cut = machine.cut()
+            cause = self.recorder.seq + len(self._batch) if cut is None else cut
+            event = e.Error(error=failure_of(machine.error), cause=cause, state=state, timestamp=stamp)
+            logger.info("run %r failed", self.run.run_id, exc_info=machine.error)
+        status = {"complete": "completed", "cancelled": "cancelled", "error": "failed"}[machine.status]
+        head = make_head(parts, self.run.start, status)  # type: ignore[arg-type]
+        if self._append([event], head=head, then="closed", release=True):
+            machine.feed(event)
+            self.run.last = event
+            parts.tell(lc.RunClosed(self.run.run_id, status, event.error if isinstance(event, e.Error) else None))
+
+    def _ended(self) -> Outcome[Any]:
+        return outcome_of(self.parts.codec, self.run.run_id, self.run.workflow, self.run.last)
+
+    def _block(self, error: Any) -> None:
+        """Mark the run, so that no worker claims it until the code changes."""
+        parts, run_id = self.parts, self.run.run_id
+        logger.warning("run %r is blocked: %s", run_id, error)
+        head = make_head(parts, self.run.start, "pending", blocked=blocked_by(error, self.run.workflow, parts.registry))
+        try:
+            self.recorder.append([], head=head, release=True)
+        except Exception as failed:
+            logger.warning("run %r could not be marked as blocked: %s", run_id, failed)
+        parts.tell(lc.RunBlocked(run_id, error.code, error.message))
+
+    def _let_go(self) -> None:
+        """Give the lease back, so that the next session need not wait for it to lapse."""
+        try:
+            self.parts.store.release(self.recorder.lease)
+        except Exception as failed:
+            logger.warning("the lease of run %r could not be released: %s", self.run.run_id, failed)
+
+    def _tell_of(self, event: e.EventBase) -> None:
+        parts, run_id = self.parts, self.run.run_id
+        if not parts.listens:
+            return
+        if isinstance(event, e.Wake):
+            parts.tell(lc.TimerFired(run_id, event.at))
+        elif isinstance(event, e.Emit):
+            parts.tell(lc.ValueEmitted(run_id, parts.codec.decode(event.value), event.topic))
+        elif isinstance(event, e.Cancelled) and event.at is not None:
+            parts.tell(lc.StepDropped(run_id, "", event.at))
+        elif isinstance(event, (e.Step, e.Attempt)):
+            self.flights.tell_of(event)
+
+
+def _object(members: dict[str, bytes]) -> bytes:
+    """A JSON object of members that are encoded already."""
+    return b"{" + b",".join(msgspec.json.encode(name) + b":" + raw for name, raw in members.items()) + b"}"

@@ -1,0 +1,213 @@
+"""Step: the command that calls user code. Floor 1."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, overload
+
+from attrs import field, frozen
+
+from .command import UNSET, Command, made_in_turn
+from .errors import InvalidInputError
+from .retry import RetryPolicy, as_seconds
+
+__all__ = ["Step", "StepOptions", "step"]
+
+T_co = TypeVar("T_co", covariant=True)
+R = TypeVar("R")
+P = ParamSpec("P")
+
+
+@frozen
+class StepOptions:
+    """How a step is performed. None and UNSET mean: what `@step` says, else the workflow's or engine's default.
+
+    Attributes:
+        name: name in the history; the function's own when None.
+        retry: when to try again.
+        timeout: seconds one attempt may take.
+        at_most_once: record that the step begins, and never begin it twice.
+        into: type of the result, in place of the function's return annotation.
+    """
+
+    name: str | None = None
+    retry: RetryPolicy | None = None
+    timeout: float | None = None
+    at_most_once: bool | None = None
+    into: Any = UNSET
+
+
+def _options(
+    name: str | None,
+    retry: RetryPolicy | None,
+    timeout: timedelta | float | None,
+    at_most_once: bool | None,
+    into: Any,
+) -> StepOptions:
+    if name is not None:
+        _check_step_name(name)
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise InvalidInputError(f"a step's retry must be a RetryPolicy, got {retry!r}")
+    seconds = None
+    if timeout is not None:
+        seconds = as_seconds(timeout, "a step's timeout")
+        if seconds == 0:
+            raise InvalidInputError("a step's timeout must be more than 0 seconds")
+    if at_most_once is not None and not isinstance(at_most_once, bool):
+        raise InvalidInputError(f"at_most_once must be True or False, got {at_most_once!r}")
+    return StepOptions(name, retry, seconds, at_most_once, into)
+
+
+def _check_step_name(name: object) -> None:
+    if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
+        raise InvalidInputError(f"a step's name must be printable text of 1 to 200 characters, got {name!r}")
+    if "#" in name:
+        raise InvalidInputError(f"a step's name can't hold '#', which numbers repeats; got {name!r}")
+
+
+_STEP_DEFAULTS = "__stepwell_step__"
+
+
+def step(
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | float | None = None,
+    at_most_once: bool | None = None,
+    into: Any = UNSET,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Set the defaults of a function that is used as a step; the function itself is returned, unwrapped.
+
+    Args:
+        name: name in the history; the function's own when None.
+        retry: when to try again; None leaves it to the workflow and the engine.
+        timeout: longest time of one attempt, timedelta or seconds; None means no limit.
+        at_most_once: never begin the step a second time, even when its outcome is not known.
+        into: type of the result, in place of the return annotation.
+
+    Raises:
+        InvalidInputError: an option has a wrong value.
+
+    Example:
+        >>> @step(retry=RetryPolicy(5), timeout=30)
+        ... def fetch(url: str) -> str: ...
+    """
+    options = _options(name, retry, timeout, at_most_once, into)
+
+    def mark(fn: Callable[P, R]) -> Callable[P, R]:
+        if not callable(fn):
+            raise InvalidInputError(f"@step decorates a function, got {fn!r}; write @step() with its brackets")
+        try:
+            setattr(fn, _STEP_DEFAULTS, options)
+        except AttributeError as e:
+            raise InvalidInputError(f"@step can't mark {fn!r}; wrap it in a function") from e
+        return fn
+
+    return mark
+
+
+@frozen(init=False, slots=False)
+class Step(Command[T_co]):
+    """Call `fn(*args, **kwargs)` once, record what came of it, and give its result.
+
+    `fn` may be sync or `async def`; its result enters the workflow as `decode(encode(result), annotation)`, live too.
+    Arguments are copied, so a step can't change the workflow's own objects. Two Steps are equal when they ask for the same
+    call. Determinism: performs, recorded as `step`.
+
+    Raises:
+        InvalidInputError: `fn` is not callable, is a generator function (use a plain function, or run the generator in
+            the workflow with `yield from`), or has no name and none was given.
+    """
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    given: StepOptions = field(eq=False, repr=False)
+
+    @overload
+    def __init__(
+        self: Step[R], fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
+    @overload
+    def __init__(self: Step[R], fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+    def __init__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        if not callable(fn):
+            raise InvalidInputError(
+                f"Step needs a function and its arguments, got {fn!r}; write Step(f, x), not Step(f(x))"
+            )
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise InvalidInputError(
+                f"Step can't call the generator function {_name(fn)!r}: its body would not run. "
+                "Use `yield from` to run a workflow in this one, or a plain function as the step"
+            )
+        self.__attrs_init__(fn, args, kwargs, getattr(fn, _STEP_DEFAULTS, None) or StepOptions())  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((Step, self.name))
+
+    @property
+    def name(self) -> str:
+        """Name in the history: `.options(name=)`, `@step(name=)`, else the function's own."""
+        return self.given.name or _name(self.fn)
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    @overload
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | float | None = None,
+        at_most_once: bool | None = None,
+    ) -> Step[T_co]: ...
+    @overload
+    def options(
+        self,
+        *,
+        into: type[R],
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | float | None = None,
+        at_most_once: bool | None = None,
+    ) -> Step[R]: ...
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | float | None = None,
+        at_most_once: bool | None = None,
+        into: Any = UNSET,
+    ) -> Step[Any]:
+        """Give the same step with other options; what is None keeps its value. See `StepOptions`.
+
+        Raises:
+            InvalidInputError: an option has a wrong value.
+        """
+        new = _options(name, retry, timeout, at_most_once, into)
+        old = self.given
+        merged = StepOptions(
+            name=old.name if new.name is None else new.name,
+            retry=old.retry if new.retry is None else new.retry,
+            timeout=old.timeout if new.timeout is None else new.timeout,
+            at_most_once=old.at_most_once if new.at_most_once is None else new.at_most_once,
+            into=old.into if new.into is UNSET else new.into,
+        )
+        made = made_in_turn.get()
+        if made is not None:
+            made.pop(id(self), None)  # this one is replaced, so nobody has to yield it
+        copy: Step[Any] = object.__new__(Step)
+        copy.__attrs_init__(self.fn, self.args, self.kwargs, merged)  # type: ignore[attr-defined]
+        return copy
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    while hasattr(fn, "func") and not hasattr(fn, "__name__"):  # functools.partial
+        fn = fn.func
+    name = getattr(fn, "__name__", None) or type(fn).__name__
+    return str(name)

@@ -1,0 +1,428 @@
+"""The store port: what the engine asks of a place that keeps histories. Floor 2.
+
+A store sees bytes, positions, fences and due times, never event classes. Everything is *compare-and-append on one
+history*: a signal from another process and a step result from the owner meet in one total order.
+
+The contract, which `stepwell.testing.contract` checks (a store that can't keep it is no store):
+
+1.  A *run* has an id and a current *incarnation* (0, 1, ...). An incarnation's *history* is a gapless list of records at
+    seq 0, 1, ...; bytes come back as they went in.
+2.  `append` is atomic: all of its records or none, together with the head, the lease and `then`. It returns
+    `Committed` only when they are as durable as `durability` declares.
+3.  *Owners* pass `incarnation`, `expected_seq` and `fence`; all three are compared in the same atomic operation as the
+    write. Order of the checks: an attempt that is there already is `AlreadyCommitted`; an older fence is
+    `Fenced`; a closed or other incarnation, or a tail that is not `expected_seq`, is `Conflict`.
+4.  *Outside* writers pass no fence. Without `expected_seq` the records land at the tail, if the incarnation is open;
+    the store sets `due` in the head and nothing else. Closed: `Conflict(closed=True)`.
+5.  After `Unknown`, the caller repeats the same attempt (same `attempt_id`, same records) until it is told. An owner's
+    attempt is known by its fence, position and bytes, an outside writer's by its `attempt_id`, which is kept in the
+    sealed record.
+6.  A *fence* is the session number: it rises with every lease that is granted and every incarnation that is opened, and
+    never repeats for a run id, also not after `delete` in the same store.
+7.  A *lease* is granted by `claim`, or together with a write that asks for one (`lease=`); it lapses after its ttl on
+    the store's own clock, or as soon as the store can see that the owner is dead; it ends with `release` or with an
+    append that says so or closes the run. Leases are for liveness; fences are for safety.
+8.  Reads see a prefix of what was committed, never a torn record.
+9.  Driver exceptions never leave a store: it raises `StoreError` and its kinds, or `CorruptHistoryError`.
+10. A store is thread-safe. Used in a forked child it opens its own handles.
+
+The engine seals records through `seal`: a store calls it when it knows the position, in its transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from attrs import field, frozen
+
+from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, open_body, seal
+
+__all__ = [
+    "FORMAT_VERSION",
+    "AlreadyCommitted",
+    "AppendOutcome",
+    "Blocked",
+    "Committed",
+    "Conflict",
+    "CreateOutcome",
+    "Created",
+    "Draft",
+    "Durability",
+    "Envelope",
+    "Exists",
+    "Fenced",
+    "Head",
+    "HeadFilter",
+    "Lease",
+    "LeaseRequest",
+    "NotApplied",
+    "RunHead",
+    "Status",
+    "Store",
+    "Tail",
+    "Then",
+    "Unknown",
+    "Waiting",
+    "envelope",
+    "open_body",
+    "seal",
+]
+
+Status: TypeAlias = Literal["pending", "running", "suspended", "paused", "completed", "failed", "cancelled"]
+"""Status of a run. Stores hold all but `running`, which is `pending` under a live lease."""
+
+@frozen
+class Waiting:
+    """A signal that a run waits for.
+
+    Attributes:
+        signal: its name.
+        wait: the wait id that a decision may name.
+        since: microseconds since 1970, UTC.
+        reason: text for the person who is asked.
+        due: when it times out, microseconds since 1970, or None.
+    """
+
+    signal: str
+    wait: str
+    since: int
+    reason: str | None = None
+    due: int | None = None
+
+
+@frozen
+class Blocked:
+    """Why no worker claims a run: the code and its history don't fit.
+
+    Attributes:
+        code: the error's code, such as DIVERGENCE.
+        message: its text.
+        fingerprint: of the workflow's code that failed; the run is tried again when it changes.
+    """
+
+    code: str
+    message: str
+    fingerprint: str
+
+
+@frozen
+class Head:
+    """The run's row in the store's index. The engine writes it; the store keeps it and filters by it.
+
+    Attributes:
+        status: never "running", which a live lease says.
+        due: when the run wants to be driven, microseconds since 1970; None when only an outside event can move it.
+        waiting: the signals that it waits for, oldest first.
+        created, updated: microseconds since 1970.
+        tags: the caller's labels.
+        blocked: why no worker claims the run, or None.
+    """
+
+    status: Status
+    workflow: str
+    version: str
+    created: int
+    updated: int
+    due: int | None = None
+    waiting: tuple[Waiting, ...] = ()
+    tags: Mapping[str, str] = field(factory=dict)
+    blocked: Blocked | None = None
+
+
+@frozen
+class RunHead:
+    """A head with what the store itself knows of the run.
+
+    Attributes:
+        run_id: the run.
+        incarnation: number of the current one.
+        seq: number of records in its history; the seq of the next one.
+        fence: the newest session number.
+        closed: whether the current incarnation is closed.
+        lease_until: when the live lease lapses, microseconds since 1970; None when nobody holds one.
+        head: the index row. `due` is the earlier of what the owner wrote and what outside writers set.
+    """
+
+    run_id: str
+    incarnation: int
+    seq: int
+    fence: int
+    closed: bool
+    lease_until: int | None
+    head: Head
+
+
+@frozen
+class LeaseRequest:
+    """Asks for a lease together with a write. `ttl` in seconds."""
+
+    owner: str
+    ttl: float
+
+
+@frozen
+class Lease:
+    """The right to drive a run until `until` (microseconds since 1970, the store's clock)."""
+
+    run_id: str
+    incarnation: int
+    fence: int
+    seq: int
+    owner: str
+    until: int
+
+
+@frozen
+class Tail:
+    """Records of one incarnation from `from_seq` on, as sealed bytes.
+
+    Attributes:
+        seq: the seq after the last of `records`.
+        closed: whether the incarnation is closed.
+        more: True when `limit` cut the answer short.
+    """
+
+    incarnation: int
+    from_seq: int
+    records: list[bytes]
+    closed: bool
+    more: bool = False
+
+    @property
+    def seq(self) -> int:
+        return self.from_seq + len(self.records)
+
+
+@frozen
+class Committed:
+    """Written and durable. `seq` is that of the first record, `lease` the lease that was asked for, if it was free."""
+
+    seq: int
+    incarnation: int
+    lease: Lease | None = None
+    busy_until: int | None = None
+
+
+@frozen
+class AlreadyCommitted:
+    """This very attempt was written before: success. Fields as `Committed`."""
+
+    seq: int
+    incarnation: int
+    lease: Lease | None = None
+    busy_until: int | None = None
+
+
+@frozen
+class Conflict:
+    """Not written: the tail is elsewhere. Read the new tail, feed it, try again.
+
+    Attributes:
+        seq: the tail's seq.
+        incarnation: the current one.
+        closed: whether it is closed.
+    """
+
+    seq: int
+    incarnation: int
+    closed: bool = False
+
+
+@frozen
+class Fenced:
+    """Not written: a newer session owns the run. `fence` is its number."""
+
+    fence: int
+
+
+@frozen
+class NotApplied:
+    """Not written, for certain, and not for a reason of the run's: safe to try again. `cause` is the driver's error."""
+
+    cause: BaseException | None = field(default=None, eq=False)
+
+
+@frozen
+class Unknown:
+    """Nobody can say whether it was written. Repeat the same attempt; never the step. `cause` is the driver's error."""
+
+    cause: BaseException | None = field(default=None, eq=False)
+
+
+AppendOutcome: TypeAlias = Committed | AlreadyCommitted | Conflict | Fenced | NotApplied | Unknown
+"""How an append ended."""
+
+
+@frozen
+class Created:
+    """The run was created (or this very attempt had created it). `lease` is the one that was asked for."""
+
+    lease: Lease | None = None
+
+
+@frozen
+class Exists:
+    """The run id is taken."""
+
+    head: RunHead
+
+
+CreateOutcome: TypeAlias = Created | Exists | NotApplied | Unknown
+"""How a create ended."""
+
+
+@frozen
+class HeadFilter:
+    """Which heads to list; None means any. `tag` is (name, value), value None means any value.
+
+    `status` "running" means pending under a live lease, and "pending" the others.
+    """
+
+    status: Status | None = None
+    workflow: str | None = None
+    tag: tuple[str, str | None] | None = None
+    waiting_for: str | None = None
+    blocked: bool | None = None
+
+
+@frozen
+class Durability:
+    """What the store's live settings survive. None means that it can't be told.
+
+    Attributes:
+        process_crash: acknowledged records survive SIGKILL of the process.
+        power_loss: they survive a power cut.
+        failover: they survive the loss of the server.
+        settings: what was read back, for people.
+    """
+
+    process_crash: bool | None
+    power_loss: bool | None
+    failover: bool | None
+    settings: Mapping[str, Any] = field(factory=dict)
+
+
+@runtime_checkable
+class Store(Protocol):
+    """A place that keeps histories; the contract is in this module's docstring. All instants are microseconds since 1970."""
+
+    @property
+    def durability(self) -> Durability:
+        """What the live settings survive, read back from them."""
+        ...
+
+    def create(
+        self,
+        run_id: str,
+        records: Sequence[Draft],
+        *,
+        head: Head,
+        attempt_id: str,
+        then: Then = "open",
+        lease: LeaseRequest | None = None,
+    ) -> CreateOutcome:
+        """Create the run with incarnation 0 and its first records, sealed with session 1."""
+        ...
+
+    def open_incarnation(
+        self,
+        run_id: str,
+        incarnation: int,
+        records: Sequence[Draft],
+        *,
+        head: Head,
+        attempt_id: str,
+        lease: LeaseRequest | None = None,
+    ) -> AppendOutcome:
+        """Open incarnation number `incarnation` (the current one plus 1) with its first records; only if closed.
+
+        The fence rises by one and the records are sealed with it. Conflict when the run is open or its number is another.
+        `AlreadyCommitted` when this very attempt opened it. Raises NotFoundError.
+        """
+        ...
+
+    def append(
+        self,
+        run_id: str,
+        incarnation: int | None,
+        expected_seq: int | None,
+        records: Sequence[Draft],
+        *,
+        attempt_id: str,
+        head: Head | None = None,
+        due: int | None = None,
+        then: Then = "open",
+        fence: int | None = None,
+        release: bool = False,
+        lease: LeaseRequest | None = None,
+    ) -> AppendOutcome:
+        """Append records to a history; see the contract above.
+
+        Args:
+            incarnation: None for outside writers without a position: the current one.
+            expected_seq: None for outside writers: at the tail.
+            records: may be empty for an owner that only writes its head.
+            head: the new index row, owners only.
+            due: outside writers: the run wants to be driven at this instant.
+            then: "closed" closes the incarnation and ends the lease.
+            fence: the owner's session number.
+            release: end the lease with this append.
+            lease: outside writers: ask for the lease with the same write; the answer has it when it was free.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        ...
+
+    def head(self, run_id: str) -> RunHead | None:
+        """The run's head, None when there is no such run."""
+        ...
+
+    def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
+        """Heads newest first (by created, then run id, both descending), those after run id `after` only."""
+        ...
+
+    def read(
+        self, run_id: str, from_seq: int = 0, *, incarnation: int | None = None, limit: int | None = None
+    ) -> Tail | None:
+        """Records from `from_seq` on, of the current incarnation when None; None when there is no such run."""
+        ...
+
+    def claim(self, run_id: str, owner: str, ttl: float) -> Lease | RunHead | None:
+        """Take the lease of an open run: the Lease; the head when it is busy or closed; None when there is no run."""
+        ...
+
+    def claim_due(
+        self, owner: str, ttl: float, *, now: int, limit: int, fingerprints: Iterable[str] = ()
+    ) -> list[Lease]:
+        """Take leases of open runs that are due at `now`, earliest due first.
+
+        A run that is left by a dead owner is due. A blocked run is skipped, unless `fingerprints` is given and
+        does not hold the one that it was blocked with.
+        """
+        ...
+
+    def next_due(self) -> int | None:
+        """The earliest due instant of open, unblocked runs that nobody holds; None when there is none."""
+        ...
+
+    def renew(self, lease: Lease, ttl: float) -> Lease | None:
+        """Extend the lease; None when it is lost (a newer session, closed, or deleted)."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """End the lease, if it is still this one; nothing else changes."""
+        ...
+
+    def delete(self, run_id: str, incarnation: int) -> bool:
+        """Remove a closed run and all its incarnations; False when it is gone, open, or at another incarnation."""
+        ...
+
+    def wait(self, run_id: str, seq: int, timeout: float) -> bool:
+        """Block until the history may be longer than `seq`, at most `timeout` seconds; a hint: False means nothing known."""
+        ...
+
+    def close(self) -> None:
+        """Close all handles; further use raises ClosedError."""
+        ...

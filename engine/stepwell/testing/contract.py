@@ -1,0 +1,37 @@
+"""The conformance suite of the store port, for everyone who writes a store.
+
+Two bases to subclass in a test module; `StoreContract` checks the rules one by one, `StoreMachine` lets Hypothesis look
+for an order of calls after which store and model disagree:
+
+    class TestMine(StoreContract):
+        @pytest.fixture(autouse=True)
+        def _place(self, tmp_path):
+            self.path, self.clock = tmp_path / "runs", ManualClock()
+
+        def make_store(self):
+            return MyStore(self.path, clock=self.clock)
+
+        def advance(self, seconds):
+            self.clock.advance(seconds)
+
+        def reopen(self, store):
+            store.close()
+            return self.make_store()
+
+    class MyMachine(StoreMachine): ...   # the same three methods
+    TestMyMachine = MyMachine.TestCase
+
+Needs pytest and hypothesis, which nothing else in `stepwell.testing` imports.
+"""
+
+from .contract_bench import ManualClock, a_head, a_record, a_start
+from .contract_histories import Histories, Outside
+from .contract_leases import Due, Incarnations, Leases
+from .contract_lists import Concurrency, Lists
+from .contract_machine import StoreMachine
+
+__all__ = ["ManualClock", "StoreContract", "StoreMachine", "a_head", "a_record", "a_start"]
+
+
+class StoreContract(Histories, Outside, Leases, Incarnations, Due, Lists, Concurrency):
+    """The rules of the port, one test each. Subclass it and give `make_store`, and where possible `advance` and `reopen`."""

@@ -1,0 +1,299 @@
+"""`replay`: a workflow answered from a fake history. Performs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack
+from uuid import UUID
+
+from msgspec import Raw
+
+from .. import commands as c
+from .. import events as e
+from ..codec import Codec
+from ..errors import CodecError, Failure
+from ..failures import failure_of
+from ..fibers import Pending, describe
+from ..inputs import encode_input
+from ..machine import Machine, result_type
+from ..workflows import Workflow
+from .answers import Answer, WrongAnswerError, returned  # noqa: F401 - for the doctest
+
+__all__ = ["Replay", "replay"]
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
+"""The instant of every event of a fake history, unless it is a recorded one."""
+
+_VALUES = (c.Step, c.Now, c.Random, c.Uuid, c.Emit)
+
+
+class Replay(Generic[R]):
+    """A workflow as far as a fake history takes it.
+
+    Attributes:
+        status: "open", "complete", "error" or "cancelled".
+        commands: every command that was issued, as (at, command), in order.
+        events: the events that the answers came to.
+        emitted: values of Emit, in order; a fake history need not answer them.
+    """
+
+    def __init__(self, workflow: Workflow[Any, Any], inputs: tuple[Any, ...], codec: Codec) -> None:
+        self.codec = codec
+        self.commands: list[tuple[str, c.Command[Any]]] = []
+        self.emitted: list[Any] = []
+        start = e.Start(
+            workflow=workflow.name,
+            version=workflow.version,
+            input=encode_input(codec, workflow, inputs),
+            timestamp=e.instant(EPOCH),
+        )
+        self.events: list[e.EventBase] = [start]
+        self.machine = Machine(workflow, start, codec=codec, run_id="replay", trace=self.commands)
+        self._emit_all()
+
+    # ---- what a test asks
+
+    @property
+    def status(self) -> str:
+        return self.machine.status
+
+    @property
+    def pending(self) -> list[c.Command[Any]]:
+        """The commands that wait for an answer, oldest first."""
+        if self.machine.asking is not None:
+            return [c.Patched(self.machine.asking)]
+        return [p.command for p in self.machine.pending.values()]
+
+    @property
+    def next(self) -> c.Command[Any] | None:
+        """The command that the workflow waits for: the oldest, None when it has ended."""
+        pending = self.pending
+        return pending[0] if pending else None
+
+    @property
+    def result(self) -> R:
+        """The workflow's return value.
+
+        Raises:
+            AssertionError: it has not returned; the text says what it waits for or how it ended.
+        """
+        if self.status != "complete":
+            raise AssertionError(f"the workflow has not returned: {self._where()}")
+        result: R = self.machine.result
+        return result
+
+    @property
+    def failure(self) -> Failure:
+        """What the run fails with.
+
+        Raises:
+            AssertionError: it has not failed.
+        """
+        if self.machine.error is None:
+            raise AssertionError(f"the workflow has not failed: {self._where()}")
+        return failure_of(self.machine.error)
+
+    @property
+    def error(self) -> BaseException | None:
+        """The exception that left the workflow, live."""
+        return self.machine.error
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What SetState left."""
+        return {name: self.codec.decode(raw) for name, raw in self.machine.state.items()}
+
+    def close(self) -> None:
+        """Close the generator, as parking does."""
+        self.machine.close()
+
+    def __repr__(self) -> str:
+        return f"<replay: {self._where()}>"
+
+    # ---- feeding
+
+    def feed(self, answer: Answer | e.EventBase) -> None:
+        """Take in one more answer, or a recorded event.
+
+        Raises:
+            WrongAnswerError: it answers nothing that the workflow waits for.
+            DivergenceError: a recorded event does not fit.
+        """
+        if isinstance(answer, e.EventBase):
+            self._feed(answer)
+        else:
+            for event in self._events_of(answer):
+                self._feed(event)
+        self._emit_all()
+
+    def _feed(self, event: e.EventBase) -> None:
+        self.machine.feed(event)
+        self.events.append(event)
+        if isinstance(event, e.Emit):
+            self.emitted.append(self.codec.decode(event.value))
+
+    def _emit_all(self) -> None:
+        """Answer each Emit: there is nothing that a test could say of it."""
+        while self.machine.asking is None:
+            emit = next((p for p in self.machine.pending.values() if isinstance(p.command, c.Emit)), None)
+            if emit is None or not isinstance(emit.command, c.Emit):
+                return
+            value = Raw(self.codec.encode(emit.command.value))
+            self._feed(e.Emit(at=emit.at, value=value, topic=emit.command.topic))
+
+    def _events_of(self, answer: Answer) -> list[e.EventBase]:
+        stamp = e.instant(EPOCH)
+        if answer.kind == "received":
+            return [self._signal(answer, stamp)]
+        if answer.kind == "cancel":
+            return [e.Cancel(reason=answer.value, timestamp=stamp)]
+        if answer.kind == "pause":
+            return [e.Pause(timestamp=stamp)]
+        if answer.kind == "unpause":
+            return [e.Unpause(timestamp=stamp)]
+        if answer.kind == "patched":
+            if self.machine.asking is None:
+                raise self._wrong(answer, "no Patched is asked")
+            return [e.Patch(change_id=self.machine.asking, timestamp=stamp)]
+        pending = self._addressed(answer)
+        if answer.kind == "fired":
+            return self._fire(pending, stamp)
+        if answer.kind == "cancelled":
+            if not pending.cancelling:
+                raise self._wrong(answer, f"nobody cancels {_words(pending)}")
+            return [e.Cancelled(at=pending.at, timestamp=stamp)]
+        return [self._outcome(answer, pending, stamp)]
+
+    def _addressed(self, answer: Answer) -> Pending:
+        """The pending command that an answer is for: the addressed one, else the oldest that it can answer."""
+        kinds: tuple[type[Any], ...] = _VALUES
+        if answer.kind in ("raised", "cancelled"):
+            kinds = (c.Step,)
+        elif answer.kind == "fired":
+            kinds = (c.Sleep, c.Suspend)
+        fit = [
+            p
+            for p in self._reachable()
+            if isinstance(p.command, kinds)
+            and (answer.at is None or p.at == answer.at)
+            and (answer.step is None or p.step_id == answer.step)
+            and (answer.kind != "cancelled" or p.cancelling)
+            and (answer.kind != "fired" or isinstance(p.command, c.Sleep) or _timeout(p.command) is not None)
+        ]
+        if not fit:
+            raise self._wrong(answer, "nothing pending takes this answer")
+        return fit[0]
+
+    def _reachable(self) -> list[Pending]:
+        """The frontier; while Patched is asked, the commands that were issued before it."""
+        return list(self.machine.pending.values())
+
+    def _outcome(self, answer: Answer, pending: Pending, stamp: str) -> e.EventBase:
+        command = pending.command
+        if isinstance(command, c.Step):
+            outcome: dict[str, Any] = {"error": failure_of(answer.value, attempts=1)}
+            if answer.kind == "returned":
+                outcome = {"result": self._encoded(answer, result_type(command))}
+            name = command.name
+            return e.Step(
+                at=pending.at, step_id=pending.step_id, name=name, attempts=1, started=stamp, timestamp=stamp, **outcome
+            )
+        if isinstance(command, c.Now) and isinstance(answer.value, datetime) and answer.value.tzinfo is not None:
+            return e.Now(at=pending.at, value=e.instant(answer.value), timestamp=stamp)
+        if isinstance(command, c.Random) and isinstance(answer.value, float) and 0 <= answer.value < 1:
+            return e.Random(at=pending.at, value=answer.value, timestamp=stamp)
+        if isinstance(command, c.Uuid) and isinstance(answer.value, UUID):
+            return e.Uuid(at=pending.at, value=str(answer.value), timestamp=stamp)
+        raise self._wrong(answer, f"{_words(pending)} can't give that value")
+
+    def _encoded(self, answer: Answer, into: Any) -> Raw:
+        try:
+            return Raw(self.codec.encode(answer.value, into))
+        except CodecError as error:
+            raise self._wrong(answer, f"the value could not be recorded: {error.message}") from error
+
+    def _signal(self, answer: Answer, stamp: str) -> e.EventBase:
+        waiting = [p for p in self.machine.waits if p.command.label == answer.signal]
+        into = waiting[0].command.into if waiting and isinstance(waiting[0].command, c.Suspend) else c.UNSET
+        try:
+            value = Raw(self.codec.encode(answer.value, into))
+        except CodecError:
+            value = self._encoded(answer, c.UNSET)  # a sender in another language may send anything
+        return e.Resume(event_name=answer.signal, value=value, wait=answer.wait, timestamp=stamp)
+
+    def _fire(self, pending: Pending, stamp: str) -> list[e.EventBase]:
+        wake = e.Wake(at=pending.at, timestamp=stamp)
+        if pending.due is not None:
+            return [wake]
+        command = pending.command
+        if isinstance(command, c.Sleep):
+            due = command.until or EPOCH + timedelta(seconds=command.seconds or 0)
+            return [e.Sleep(at=pending.at, due=e.instant(due), timestamp=stamp), wake]
+        due = EPOCH + timedelta(seconds=_timeout(command) or 0)
+        wait = e.Suspend(
+            at=pending.at, waiting_for=command.label, wait=pending.wait, due=e.instant(due), timestamp=stamp
+        )
+        return [wait, wake]
+
+    # ---- words
+
+    def _where(self) -> str:
+        machine = self.machine
+        if machine.error is not None:
+            return f"it failed with {type(machine.error).__name__}: {machine.error}"
+        if machine.status != "open":
+            return f"it has ended ({machine.status})"
+        if machine.asking is not None:
+            return f"it asks Patched({machine.asking!r})"
+        return "it waits for " + (", ".join(map(_words, machine.pending.values())) or "nothing")
+
+    def _wrong(self, answer: Answer, why: str) -> WrongAnswerError:
+        so_far = "\n".join(f"  {at:8} {describe(command)}" for at, command in self.commands) or "  nothing"
+        return WrongAnswerError(f"answer {answer}: {why}\ncommands so far:\n{so_far}\nnow {self._where()}")
+
+
+def _timeout(command: c.Command[Any]) -> float | None:
+    return command.timeout if isinstance(command, c.Suspend) else None
+
+
+def _words(pending: Pending) -> str:
+    name = f"step {pending.step_id!r}" if pending.step_id else describe(pending.command)
+    return f"{name} at {pending.at}"
+
+
+def replay(
+    workflow: Workflow[Unpack[Ts], R],
+    *inputs: Unpack[Ts],
+    history: Iterable[Answer | e.EventBase] = (),
+    codec: Codec | None = None,
+) -> Replay[R]:
+    """Run a workflow against a fake history and give where it stands; nothing is performed.
+
+    Args:
+        workflow: what `@workflow` made.
+        inputs: its arguments.
+        history: answers in order, or recorded events (a leading `start` is skipped, its input is not used).
+        codec: the engine's codec, when it is not the default one.
+
+    Raises:
+        WrongAnswerError: an answer does not fit; the text shows the commands so far and what is waited for.
+        DivergenceError: a recorded event does not fit the code.
+        InvalidInputError, CodecError: the inputs do not fit the workflow.
+
+    Example:
+        >>> from stepwell import Flow, Step, workflow
+        >>> @workflow
+        ... def hello(name: str) -> Flow[str]:
+        ...     return (yield from Step(str.upper, name).options(into=str)) + "!"
+        >>> replay(hello, "ada", history=[returned("ADA")]).result
+        'ADA!'
+    """
+    run: Replay[R] = Replay(workflow, inputs, codec or Codec())
+    for answer in history:
+        if not isinstance(answer, e.Start):
+            run.feed(answer)
+    return run

@@ -1,0 +1,115 @@
+"""A workflow: a generator function with a name, a version and defaults. Floor 1."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, overload
+
+from attrs import field, frozen
+
+from .commands import Command
+from .errors import InvalidInputError
+from .retry import RetryPolicy
+
+__all__ = ["Workflow", "workflow"]
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+
+@frozen(eq=False, slots=False)
+class Workflow(Generic[Unpack[Ts], R]):
+    """What `@workflow` makes. Calling it gives its generator, so `yield from other(x)` puts one inline in another.
+
+    Attributes:
+        fn: the generator function.
+        name: name in histories and in the engine's registry.
+        version: version in histories; several versions of one name may live in one engine.
+        retry: default retry policy of its steps; None leaves it to the engine.
+    """
+
+    fn: Callable[[Unpack[Ts]], Generator[Command[Any], Any, R]]
+    name: str = field(kw_only=True)
+    version: str = field(kw_only=True, default="1")
+    retry: RetryPolicy | None = field(kw_only=True, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.fn.__doc__)
+        object.__setattr__(self, "__wrapped__", self.fn)
+        object.__setattr__(self, "__module__", self.fn.__module__)
+
+    def __call__(self, *args: Unpack[Ts]) -> Generator[Command[Any], Any, R]:
+        return self.fn(*args)
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name} version {self.version}>"
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The parameters of the generator function."""
+        return inspect.signature(self.fn)
+
+
+@overload
+def workflow(
+    fn: Callable[[Unpack[Ts]], Generator[Command[Any], Any, R]], /
+) -> Workflow[Unpack[Ts], R]: ...
+@overload
+def workflow(
+    *, name: str | None = None, version: str = "1", retry: RetryPolicy | None = None
+) -> Callable[[Callable[[Unpack[Ts]], Generator[Command[Any], Any, R]]], Workflow[Unpack[Ts], R]]: ...
+def workflow(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str = "1",
+    retry: RetryPolicy | None = None,
+) -> Any:
+    """Make a workflow of a generator function; nothing is registered anywhere until an `Engine` is given it.
+
+    Args:
+        name: name in histories; the function's own when None.
+        version: printable text; change it when running runs must stay on the old code.
+        retry: default retry policy of its steps.
+
+    Raises:
+        InvalidInputError: the function is no generator function (it has no `yield`, or is async), takes keyword-only or
+            variable arguments, or an option is wrong.
+
+    Example:
+        >>> from stepwell import Flow, Step
+        >>> @workflow
+        ... def double(x: int) -> Flow[int]:
+        ...     return (yield from Step(int.__mul__, x, 2).options(into=int))
+        >>> double
+        <workflow double version 1>
+    """
+    if fn is None:
+        return lambda f: _make(f, name, version, retry)
+    return _make(fn, name, version, retry)
+
+
+def _make(fn: Any, name: str | None, version: str, retry: RetryPolicy | None) -> Workflow[Any, Any]:
+    if isinstance(fn, Workflow):
+        raise InvalidInputError(f"{fn!r} is a workflow already")
+    if not inspect.isgeneratorfunction(fn):
+        hint = "an async generator" if inspect.isasyncgenfunction(fn) else "no generator function"
+        raise InvalidInputError(
+            f"@workflow needs a generator function, and {getattr(fn, '__qualname__', fn)!r} is {hint}: "
+            "write `def` and `yield` its commands"
+        )
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            raise InvalidInputError(
+                f"workflow {fn.__qualname__!r}: parameter {parameter} is {parameter.kind.description}; "
+                "a workflow takes positional arguments, which are recorded in their order"
+            )
+    chosen = fn.__name__ if name is None else name
+    for what, text in (("name", chosen), ("version", version)):
+        if not isinstance(text, str) or not text or len(text) > 200 or not text.isprintable():
+            raise InvalidInputError(f"a workflow's {what} must be printable text of 1 to 200 characters, got {text!r}")
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise InvalidInputError(f"a workflow's retry must be a RetryPolicy, got {retry!r}")
+    return Workflow(fn, name=chosen, version=version, retry=retry)

@@ -1,0 +1,485 @@
+"""The store of plain files: one JSONL journal for each incarnation, for people who want to read and grep them.
+
+For one machine and up to some ten thousand runs: there is no index, so lists and claims look at every run. All calls on
+a run hold its short write lock, readers too, so nobody sees a record before it is durable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from attrs import evolve
+
+from stepwell.errors import (
+    ClosedError,
+    CorruptHistoryError,
+    NotFoundError,
+    StepwellError,
+    StoreError,
+    StoreMisconfiguredError,
+    StoreUnavailableError,
+)
+from stepwell.store import (
+    AlreadyCommitted,
+    AppendOutcome,
+    Committed,
+    Created,
+    CreateOutcome,
+    Draft,
+    Durability,
+    Exists,
+    Head,
+    HeadFilter,
+    Lease,
+    LeaseRequest,
+    NotApplied,
+    RunHead,
+    Tail,
+    Then,
+    Unknown,
+    envelope,
+    seal,
+)
+
+from .jsonl_files import Directory, UnsyncedError, WriteError
+from .jsonl_journal import find_attempt
+from .jsonl_names import encode
+from .jsonl_runs import Fence, Held, Run, Runs
+from .liveness import Owners, watch_forks
+from .rules import (
+    Clock,
+    check_append,
+    check_first,
+    check_lease,
+    check_run_id,
+    earlier,
+    matches,
+    may_try,
+    micros,
+    system_clock,
+)
+
+__all__ = ["JsonlStore"]
+
+_POLL = 0.1  # seconds between two looks at what other processes wrote
+
+
+class JsonlStore:
+    """Keeps histories in files of a directory, durable against power cuts.
+
+    Args:
+        directory: made with mode 0700 at first use; its parent must exist.
+        must_exist: refuse to make it.
+        clock: gives microseconds since 1970, for leases; None is this machine's clock.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, must_exist: bool = False, clock: Clock | None = None
+    ) -> None:
+        self.path = os.path.realpath(os.fspath(directory))
+        self._clock = clock or system_clock
+        self._files = Directory(self.path, must_exist=must_exist)
+        self._runs = Runs(self._files)
+        self._owners = Owners(os.path.join(self.path, ".owners"))
+        self._changed = threading.Condition()
+        self._writes = 0
+        self._closed = False
+        watch_forks(self)
+
+    @property
+    def durability(self) -> Durability:
+        """Every acknowledged record was synced to the disk."""
+        settings = {"store": "jsonl", "path": self.path, "sync": "fdatasync"}
+        return Durability(process_crash=True, power_loss=True, failover=False, settings=settings)
+
+    def create(
+        self,
+        run_id: str,
+        records: Sequence[Draft],
+        *,
+        head: Head,
+        attempt_id: str,
+        then: Then = "open",
+        lease: LeaseRequest | None = None,
+    ) -> CreateOutcome:
+        """Create a run; see the port."""
+        check_first(run_id, records, attempt_id, lease)
+        with self._open(run_id) as (stem, run):
+            try:
+                if run is not None:
+                    first = envelope(self._runs.raw(stem, 0).partition(b"\n")[0])
+                    if first.attempt_id != attempt_id:
+                        return Exists(self._run_head(run))
+                    return Created(self._grant(run, lease, attempt_id)[0])
+                old = self._runs.fence(stem)
+                if old is not None and old.deleted:
+                    self._runs.clear(stem)
+                fence = 1 if old is None else old.fence + 1
+                if old is not None or "~" in stem:  # a hash alone doesn't tell the run's id
+                    self._runs.raise_fence(stem, Fence(run_id, fence))
+                lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
+                run = _begun(run_id, stem, 0, lines, fence, then == "closed", head)
+                return Created(self._begin(run, lines, lease, attempt_id))
+            except (OSError, UnsyncedError) as e:
+                return _outcome(e)
+
+    def open_incarnation(
+        self,
+        run_id: str,
+        incarnation: int,
+        records: Sequence[Draft],
+        *,
+        head: Head,
+        attempt_id: str,
+        lease: LeaseRequest | None = None,
+    ) -> AppendOutcome:
+        """Open the next incarnation of a closed run; see the port."""
+        check_first(run_id, records, attempt_id, lease)
+        with self._open(run_id) as (stem, run):
+            if run is None:
+                raise NotFoundError(f"no run {run_id!r}")
+            try:
+                if 0 < incarnation <= run.incarnation:
+                    first = envelope(self._runs.raw(stem, incarnation).partition(b"\n")[0])
+                    if first.attempt_id == attempt_id:
+                        asked = lease if incarnation == run.incarnation else None
+                        return AlreadyCommitted(0, incarnation, *self._grant(run, asked, attempt_id))
+                if not run.closed or incarnation != run.incarnation + 1:
+                    return run.position.conflict()
+                fence = run.fence + 1
+                lines = seal(records, session=fence, offset=0, attempt_id=attempt_id)
+                new = _begun(run_id, stem, incarnation, lines, fence, False, head)
+                return Committed(0, incarnation, self._begin(new, lines, lease, attempt_id))
+            except (OSError, UnsyncedError) as e:
+                return _outcome(e)
+
+    def append(
+        self,
+        run_id: str,
+        incarnation: int | None,
+        expected_seq: int | None,
+        records: Sequence[Draft],
+        *,
+        attempt_id: str,
+        head: Head | None = None,
+        due: int | None = None,
+        then: Then = "open",
+        fence: int | None = None,
+        release: bool = False,
+        lease: LeaseRequest | None = None,
+    ) -> AppendOutcome:
+        """Append to a history; see the port."""
+        check_append(run_id, incarnation, expected_seq, records, attempt_id, head, then, fence, release, lease)
+        with self._open(run_id) as (_, run):
+            if run is None:
+                raise NotFoundError(f"no run {run_id!r}")
+            try:
+                if fence is None:
+                    return self._append_outside(run, incarnation, expected_seq, records, attempt_id, due, lease)
+                assert incarnation is not None  # check_append saw to it
+                assert expected_seq is not None
+                lines = seal(records, session=fence, offset=expected_seq, then=then)
+                if lines and self._there(run, incarnation, expected_seq, lines):
+                    return AlreadyCommitted(expected_seq, incarnation)
+                refusal = run.position.refuses_owner(incarnation, expected_seq, fence)
+                if refusal is not None:
+                    return refusal
+                frees = release or then == "closed"
+                new = evolve(run, head=head or run.head, closed=then == "closed", held=None if frees else run.held)
+                return self._write(run, new, lines) or Committed(expected_seq, incarnation)
+            except OSError as e:
+                return _outcome(e)
+
+    def _append_outside(
+        self,
+        run: Run,
+        incarnation: int | None,
+        expected_seq: int | None,
+        records: Sequence[Draft],
+        attempt_id: str,
+        due: int | None,
+        lease: LeaseRequest | None,
+    ) -> AppendOutcome:
+        for number in range(run.incarnation, -1, -1):
+            known = find_attempt(self._runs.raw(run.stem, number), attempt_id)
+            if known is not None and not (known == 0 and number == run.incarnation == 0):
+                return AlreadyCommitted(known, number, *self._grant(run, lease, attempt_id))
+        refusal = run.position.refuses_outside(incarnation, expected_seq)
+        if refusal is not None:
+            return refusal
+        lines = seal(records, session=run.fence, offset=run.seq, attempt_id=attempt_id)
+        new = evolve(run, head=evolve(run.head, due=earlier(run.head.due, due)))
+        failure = self._write(run, new, lines)
+        if failure is not None:
+            return failure
+        seq = run.seq
+        try:
+            return Committed(seq, run.incarnation, *self._grant(new, lease, attempt_id))
+        except (OSError, UnsyncedError):
+            return Committed(seq, run.incarnation)  # it is written; only the lease could not be had
+
+    def _there(self, run: Run, incarnation: int, seq: int, lines: list[bytes]) -> bool:
+        """Whether these very records are at this position already."""
+        if incarnation > run.incarnation or (incarnation == run.incarnation and seq >= run.seq):
+            return False
+        return self._runs.lines(run, incarnation)[seq : seq + len(lines)] == lines
+
+    def _write(self, run: Run, new: Run, lines: list[bytes]) -> NotApplied | Unknown | None:
+        """Append to the journal, then keep the head. None when the records are durable."""
+        if lines:
+            try:
+                new.size = run.size + self._runs.append(run, lines)
+            except WriteError as e:
+                return NotApplied(e) if e.undone else Unknown(e)
+            new.seq = run.seq + len(lines)
+            new.session = envelope(lines[-1]).session
+        saved = self._runs.save(new)
+        self._tell()
+        if not saved and not lines:
+            return NotApplied(StoreUnavailableError(f"{self.path}: the head of run {run.run_id!r} can't be written"))
+        return None
+
+    def head(self, run_id: str) -> RunHead | None:
+        """The run's head; see the port."""
+        check_run_id(run_id)
+        with self._open(run_id, writing=False) as (_, run):
+            return None if run is None else self._run_head(run)
+
+    def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
+        """A page of heads, newest first; see the port. Looks at every run."""
+        start = None if after is None else (self._created(after), after)
+        rows = [self._run_head(run) for run in self._all(skip_damaged=False)]
+        rows = [r for r in rows if matches(r, where) and (start is None or (r.head.created, r.run_id) < start)]
+        rows.sort(key=lambda r: (r.head.created, r.run_id), reverse=True)
+        return rows[:limit]
+
+    def _created(self, run_id: str) -> int:
+        with self._open(run_id, writing=False) as (stem, run):
+            if run is not None:
+                return run.head.created
+            fence = self._runs.fence(stem)
+            if fence is None:
+                raise NotFoundError(f"no page begins after run {run_id!r}: there never was one")
+            return fence.created
+
+    def read(
+        self, run_id: str, from_seq: int = 0, *, incarnation: int | None = None, limit: int | None = None
+    ) -> Tail | None:
+        """Records of a history; see the port."""
+        check_run_id(run_id)
+        with self._open(run_id, writing=False) as (_, run):
+            number = run.incarnation if run is not None and incarnation is None else incarnation
+            if run is None or number is None or not 0 <= number <= run.incarnation:
+                return None
+            if number == run.incarnation and from_seq >= run.seq:
+                return Tail(number, run.seq, [], run.closed)
+            lines = self._runs.lines(run, number)
+            start = min(max(from_seq, 0), len(lines))
+            stop = len(lines) if limit is None else min(len(lines), start + limit)
+            return Tail(number, start, lines[start:stop], run.closed or number < run.incarnation, stop < len(lines))
+
+    def claim(self, run_id: str, owner: str, ttl: float) -> Lease | RunHead | None:
+        """Take the lease of a run; see the port."""
+        check_run_id(run_id)
+        request = LeaseRequest(owner, ttl)
+        check_lease(request)
+        with self._open(run_id) as (_, run):
+            if run is None:
+                return None
+            return self._grant(run, request, None)[0] or self._run_head(run)
+
+    def claim_due(
+        self, owner: str, ttl: float, *, now: int, limit: int, fingerprints: Iterable[str] = ()
+    ) -> list[Lease]:
+        """Take the leases of runs that are due; see the port. Looks at every run, and passes damaged ones by."""
+        request = LeaseRequest(owner, ttl)
+        check_lease(request)
+        known = frozenset(fingerprints)
+
+        def due(run: Run) -> int | None:
+            when = self._due(run)
+            wanted = when is not None and (run.held is not None or when <= now) and may_try(run.head.blocked, known)
+            return when if wanted else None
+
+        found = [(when, run.run_id) for run in self._all(skip_damaged=True) if (when := due(run)) is not None]
+        leases: list[Lease] = []
+        for _, run_id in sorted(found):
+            if len(leases) >= limit:
+                break
+            with self._open(run_id) as (_, run):
+                lease = None if run is None or due(run) is None else self._grant(run, request, None)[0]
+            if lease is not None:
+                leases.append(lease)
+        return leases
+
+    def next_due(self) -> int | None:
+        """The earliest due instant; see the port. Looks at every run, and passes damaged ones by."""
+        dues = [self._due(run) for run in self._all(skip_damaged=True) if run.head.blocked is None]
+        return min((due for due in dues if due is not None), default=None)
+
+    def renew(self, lease: Lease, ttl: float) -> Lease | None:
+        """Extend a lease; see the port."""
+        check_lease(LeaseRequest(lease.owner, ttl))
+        with self._open(lease.run_id) as (_, run):
+            if run is None or run.held is None or run.fence != lease.fence:
+                return None
+            run.held = evolve(run.held, until=self._clock() + micros(ttl), lock=self._owners.own())
+            self._keep(run)
+            return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until)
+
+    def release(self, lease: Lease) -> None:
+        """End a lease; see the port."""
+        with self._open(lease.run_id) as (_, run):
+            if run is not None and run.held is not None and run.fence == lease.fence:
+                run.held = None
+                self._keep(run)
+
+    def delete(self, run_id: str, incarnation: int) -> bool:
+        """Remove a closed run; see the port. A small file with its fence stays."""
+        check_run_id(run_id)
+        with self._open(run_id) as (stem, run):
+            if run is None or not run.closed or run.incarnation != incarnation:
+                return False
+            self._runs.raise_fence(stem, Fence(run_id, run.fence, True, run.head.created))
+            self._runs.clear(stem)
+            return True
+
+    def wait(self, run_id: str, seq: int, timeout: float) -> bool:
+        """Block until the history may be longer; see the port."""
+        deadline = time.monotonic() + timeout
+        while True:
+            before = self._writes
+            head = self.head(run_id)
+            if head is not None and head.seq > seq:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._changed:
+                # In this process a write tells; what other processes wrote is looked for.
+                self._changed.wait_for(lambda: self._writes != before, min(left, _POLL))  # noqa: B023
+
+    def close(self) -> None:
+        """Close the lock files and give up the leases that this store holds."""
+        self._closed = True
+        self._files.close()
+        self._owners.close()
+        self._tell()
+
+    def after_fork(self) -> None:
+        """Make a new lock: the inherited one may be held by a thread that isn't here."""
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def _open(self, run_id: str, *, writing: bool = True) -> Iterator[tuple[str, Run | None]]:
+        """Hold a run's lock and say where it stands; the system's errors become the port's."""
+        stem = encode(run_id)
+        with self._translated(), self._files.locked(stem):
+            self._check_open()
+            run = self._runs.load(stem, writing=writing)
+            yield stem, run
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        self._check_open()
+        try:
+            yield
+        except (OSError, UnsyncedError, WriteError) as e:
+            raise _error(self.path, e) from e
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the store {self.path} is closed")
+
+    def _all(self, *, skip_damaged: bool) -> Iterator[Run]:
+        with self._translated():
+            stems = self._runs.stems()
+        for stem in stems:
+            try:
+                with self._translated(), self._files.locked(stem):
+                    run = self._runs.load(stem, writing=False)
+            except CorruptHistoryError:
+                if skip_damaged:
+                    continue  # one damaged run must not stop the others; reading or listing it tells
+                raise
+            if run is not None:
+                yield run
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._writes += 1
+            self._changed.notify_all()
+
+    def _live(self, run: Run) -> bool:
+        return run.held is not None and run.held.until > self._clock() and self._owners.alive(run.held.lock)
+
+    def _run_head(self, run: Run) -> RunHead:
+        until = run.held.until if run.held is not None and self._live(run) else None
+        return RunHead(run.run_id, run.incarnation, run.seq, run.fence, run.closed, until, run.head)
+
+    def _due(self, run: Run) -> int | None:
+        """When an open run that nobody holds wants to be driven."""
+        if run.closed or self._live(run):
+            return None
+        return earlier(run.head.due, None if run.held is None else min(run.held.until, self._clock()))
+
+    def _keep(self, run: Run) -> None:
+        if not self._runs.save(run):
+            raise StoreUnavailableError(
+                f"{self.path}: the lease of run {run.run_id!r} can't be written; is the disk full?"
+            )
+
+    def _begin(self, run: Run, lines: list[bytes], request: LeaseRequest | None, attempt_id: str) -> Lease | None:
+        """Write a new incarnation, and grant a lease under its fence."""
+        if request is not None and not run.closed:
+            until = self._clock() + micros(request.ttl)
+            run.held = Held(request.owner, until, self._owners.own(), attempt_id)
+        self._runs.begin(run, lines)
+        self._tell()
+        if run.held is None:
+            return None
+        return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until)
+
+    def _grant(self, run: Run, request: LeaseRequest | None, attempt_id: str | None) -> tuple[Lease | None, int | None]:
+        """Grant a lease if the run is open and free, or find the one that this attempt was given: (lease, busy until)."""
+        if request is None or run.closed:
+            return None, None
+        if run.held is not None and self._live(run):
+            if attempt_id is None or run.held.attempt != attempt_id:
+                return None, run.held.until
+        else:
+            # The number is durable before anybody is told it, so it is never given twice.
+            self._runs.raise_fence(run.stem, Fence(run.run_id, run.fence + 1))
+            run.fence += 1
+            run.held = Held(request.owner, self._clock() + micros(request.ttl), self._owners.own(), attempt_id)
+            self._keep(run)
+        return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until), None
+
+
+def _begun(run_id: str, stem: str, incarnation: int, lines: list[bytes], fence: int, closed: bool, head: Head) -> Run:
+    size = sum(len(line) + 1 for line in lines)
+    return Run(run_id, stem, incarnation, len(lines), size, fence, fence, closed, head)
+
+
+def _outcome(error: Exception) -> NotApplied | Unknown:
+    return Unknown(error) if isinstance(error, UnsyncedError) else NotApplied(error)
+
+
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+def _error(path: str, cause: Exception) -> StepwellError:
+    number = cause.errno if isinstance(cause, OSError) else None
+    make: Callable[[str], StepwellError] = StoreError
+    if number in _FORBIDDEN:
+        make = StoreMisconfiguredError
+    elif number in _FULL:
+        make = StoreUnavailableError
+    where = getattr(cause, "filename", None) or path
+    return make(f"{where}: {getattr(cause, 'strerror', None) or cause}")

@@ -1,0 +1,289 @@
+"""Files of a directory: durable writes, and the short lock that makes them atomic between processes.
+
+Only functions of `os` touch the disk, each looked up when it is called, so that a test can put faults in their place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+
+from stepwell.errors import StoreMisconfiguredError, StoreUnavailableError
+
+from .liveness import fcntl, watch_forks
+
+__all__ = ["Directory", "UnsyncedError", "WriteError"]
+
+_STRIPES = 64
+_BUSY_SECONDS = 5.0
+_FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+
+
+class WriteError(Exception):
+    """An append failed. `undone` is whether the file is, for certain, as long as it was before."""
+
+    def __init__(self, cause: BaseException, *, undone: bool) -> None:
+        super().__init__(str(cause))
+        self.undone = undone
+
+
+class UnsyncedError(Exception):
+    """A new file may or may not be found under its name after a power cut."""
+
+
+class Directory:
+    """A directory that holds a store's files.
+
+    Args:
+        path: absolute; made with mode 0700 at first use, its parent must exist.
+        must_exist: refuse to make it.
+    """
+
+    def __init__(self, path: str, *, must_exist: bool = False) -> None:
+        self.path = path
+        self._must_exist = must_exist
+        self._ready = False
+        self._locks = [threading.Lock() for _ in range(_STRIPES)]
+        self._fds: dict[int, int] = {}
+        watch_forks(self)
+
+    def file(self, name: str) -> str:
+        """The path of a file."""
+        return os.path.join(self.path, name)
+
+    @contextlib.contextmanager
+    def locked(self, stem: str) -> Iterator[None]:
+        """Hold the write lock of a run, against all threads and processes. Runs share 64 locks between them.
+
+        Raises:
+            StoreUnavailableError: somebody held it for five seconds.
+        """
+        self.prepare()
+        number = zlib.crc32(stem.encode()) % _STRIPES
+        with self._locks[number]:
+            fd = self._fds.get(number)
+            if fd is None:
+                fd = self._fds[number] = self._open_lock(number)
+            self._flock(fd, stem)
+            try:
+                yield
+            finally:
+                # Not by closing: a child that is just being made may have a copy of the descriptor.
+                fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def _open_lock(self, number: int) -> int:
+        path = self.file(".locks")
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+            os.chmod(path, 0o700)
+        return os.open(os.path.join(path, f"{number:02x}.lock"), os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+
+    def _flock(self, fd: int, stem: str) -> None:
+        deadline, pause = time.monotonic() + _BUSY_SECONDS, 0.0002
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as e:
+                if e.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() > deadline:
+                    raise StoreUnavailableError(
+                        f"{self.path}: another process has held the write lock of {stem} for {_BUSY_SECONDS:g} s; try again"
+                    ) from e
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+
+    def prepare(self) -> None:
+        """See at first use that the directory can hold a store; make it when there is none.
+
+        Raises:
+            StoreMisconfiguredError: it can't; nothing was written.
+        """
+        if self._ready:
+            return
+        if fcntl is None:  # pragma: no cover - Windows
+            raise StoreMisconfiguredError("a file: store needs flock, which this system lacks; use sqlite:///PATH")
+        if not os.path.lexists(self.path):
+            if self._must_exist:
+                raise StoreMisconfiguredError(f"no store at {self.path}; check the path, or start a run to make one")
+            self._make()
+        elif not os.path.isdir(self.path):
+            raise StoreMisconfiguredError(f"{self.path} is no directory; name one for the store's files")
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise StoreMisconfiguredError(f"no permission to write in {self.path}; run as its owner, or chmod it")
+        self._ready = True
+
+    def _make(self) -> None:
+        parent = os.path.dirname(self.path)
+        if not os.path.isdir(parent):
+            raise StoreMisconfiguredError(f"there is no directory {parent} to make {self.path} in; mkdir -p {parent}")
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+                os.chmod(self.path, 0o700)  # whatever the umask says
+            sync_directory(parent)
+        except OSError as e:
+            raise StoreMisconfiguredError(f"can't make {self.path}: {e.strerror}; check who owns {parent}") from e
+
+    def close(self) -> None:
+        """Close the lock files, when those who hold them are done."""
+        for number, lock in enumerate(self._locks):
+            with lock:
+                fd = self._fds.pop(number, None)
+                if fd is not None:
+                    os.close(fd)
+
+    def after_fork(self) -> None:
+        """Open the lock files anew: an inherited descriptor shares its lock with the parent."""
+        for fd in self._fds.values():
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._fds = {}
+        self._locks = [threading.Lock() for _ in range(_STRIPES)]
+
+    def read(self, name: str) -> bytes | None:
+        """All bytes of a file, None when there is none."""
+        try:
+            fd = os.open(self.file(name), os.O_RDONLY | _FLAGS)
+        except FileNotFoundError:
+            return None
+        try:
+            parts = []
+            while part := os.read(fd, 1 << 20):
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            os.close(fd)
+
+    def names(self) -> list[str]:
+        """The names of all files."""
+        return os.listdir(self.path)
+
+    def size(self, name: str) -> int | None:
+        """Size in bytes, None when there is no such file."""
+        try:
+            return os.stat(self.file(name), follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return None
+
+    def publish(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """Put a whole file in place of the old one, at once. The run's lock must be held.
+
+        Raises:
+            OSError: nothing changed.
+            UnsyncedError: it is in place, but a power cut may undo that.
+        """
+        temporary = self.file(f"{name.partition('.')[0]}.tmp")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+        try:
+            os.fchmod(fd, 0o600)
+            write_all(fd, data)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        try:
+            os.replace(temporary, self.file(name))
+            if durable:
+                sync_directory(self.path)
+        except OSError as e:
+            raise UnsyncedError(f"{self.file(name)}: {e}") from e
+
+    def append(self, name: str, data: bytes, size: int) -> None:
+        """Add bytes to a file of `size` bytes, durably. The run's lock must be held.
+
+        Raises:
+            WriteError: it failed; `undone` says whether the file was brought back to `size`.
+        """
+        path = self.file(name)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | _FLAGS)
+        except OSError as e:
+            raise WriteError(e, undone=True) from e
+        written = False
+        try:
+            write_all(fd, data)
+            written = True
+            sync_file(fd)
+        except OSError as e:
+            # Never a second sync on a descriptor whose sync failed: the kernel would say yes and have lost the bytes.
+            raise WriteError(e, undone=_cut(path, size) and not written) from e
+        finally:
+            os.close(fd)
+
+    def sync(self, name: str) -> None:
+        """Make what is in a file durable before anybody acts on it: its writer may have died before its own sync."""
+        fd = os.open(self.file(name), os.O_WRONLY | os.O_APPEND | _FLAGS)
+        try:
+            sync_file(fd)
+        finally:
+            os.close(fd)
+        sync_directory(self.path)
+
+    def cut(self, name: str, size: int, torn: bytes) -> None:
+        """Keep torn bytes in a file beside, and cut them off."""
+        aside = os.open(self.file(f"{name}.torn"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | _FLAGS, 0o600)
+        try:
+            os.fchmod(aside, 0o600)
+            write_all(aside, torn)
+            os.fsync(aside)
+        finally:
+            os.close(aside)
+        sync_directory(self.path)
+        fd = os.open(self.file(name), os.O_WRONLY | _FLAGS)
+        try:
+            os.ftruncate(fd, size)
+            sync_file(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self, names: list[str]) -> None:
+        """Remove files, durably."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.file(name))
+        sync_directory(self.path)
+
+
+def _cut(path: str, size: int) -> bool:
+    """Bring a file back to `size` after a failed append; whether that went well."""
+    try:
+        fd = os.open(path, os.O_WRONLY | _FLAGS)
+        try:
+            os.ftruncate(fd, size)
+            sync_file(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+    return True
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all bytes; the kernel may take fewer at a time."""
+    done = os.write(fd, data)
+    while done < len(data):
+        done += os.write(fd, data[done:])
+
+
+def sync_file(fd: int) -> None:
+    """Make a file's bytes and size durable."""
+    if hasattr(fcntl, "F_FULLFSYNC"):  # pragma: no cover - macOS, where fsync leaves them in the drive's cache
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(fd)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

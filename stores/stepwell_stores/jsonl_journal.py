@@ -1,0 +1,137 @@
+"""What the bytes of a journal say: which are records, which are torn, and what a head can be rebuilt from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from attrs import frozen
+
+from stepwell.errors import CorruptHistoryError
+from stepwell.store import Head, Status, envelope, open_body
+
+from .rules import verified
+
+__all__ = ["Scan", "find_attempt", "rebuilt_head", "scan"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ENDS: dict[str, Status] = {"complete": "completed", "error": "failed", "cancelled": "cancelled"}
+
+
+@frozen
+class Scan:
+    """A journal taken apart.
+
+    Attributes:
+        lines: the records of whole batches, each checked.
+        size: bytes that they take, newlines included.
+        unended: the last of them lacks nothing but its newline; `size` counts that.
+        torn: what follows: an append that was cut short and never acknowledged.
+    """
+
+    lines: list[bytes]
+    size: int
+    unended: bool
+    torn: bytes
+
+    @property
+    def closed(self) -> bool:
+        return bool(self.lines) and envelope(self.lines[-1]).then == "closed"
+
+    @property
+    def session(self) -> int:
+        """The highest session in it, which is the last record's."""
+        return envelope(self.lines[-1]).session if self.lines else 0
+
+
+def scan(data: bytes, path: str) -> Scan:
+    """Take a journal apart; each record is checked.
+
+    Raises:
+        CorruptHistoryError: a line that ends in a newline is no record, or not the one that belongs there.
+        NewerFormatError: a record of a newer format.
+    """
+    pieces = data.split(b"\n")  # never splitlines: other line ends are data
+    rest = pieces.pop()
+    start = 0
+    for seq, line in enumerate(pieces):
+        _check(line, seq, path, start)
+        start += len(line) + 1
+    unended = _whole(rest, len(pieces))
+    if unended:
+        pieces.append(rest)
+        rest = b""
+    whole = len(pieces)
+    while whole and envelope(pieces[whole - 1]).more:
+        whole -= 1
+    size = sum(len(line) + 1 for line in pieces[:whole])
+    return Scan(pieces[:whole], size, unended and whole == len(pieces), data[size:])
+
+
+def _check(line: bytes, seq: int, path: str, byte: int) -> None:
+    try:
+        verified(line, seq, f"{path}, line {seq + 1}, byte {byte}")
+    except CorruptHistoryError as e:
+        e.byte = byte
+        raise
+
+
+def _whole(line: bytes, seq: int) -> bool:
+    try:
+        verified(line, seq, "")
+    except CorruptHistoryError:
+        return False
+    return True
+
+
+def find_attempt(data: bytes, attempt_id: str) -> int | None:
+    """The seq of the record that an attempt began with; None when it isn't there."""
+    needle = f'"attemptId":"{attempt_id}",'.encode()
+    at = data.find(needle)
+    while at >= 0:
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        record = envelope(data[data.rfind(b"\n", 0, at) + 1 : end])
+        if record.attempt_id == attempt_id:
+            return record.offset
+        at = data.find(needle, end)
+    return None
+
+
+def rebuilt_head(lines: Sequence[bytes], known: Head | None, path: str) -> Head:
+    """A head from the history alone, for when the one that was kept is lost or behind.
+
+    An open run counts as due since its last record, so that an owner looks at it. `known`, the head that is behind,
+    still says what doesn't change.
+    """
+    first, last = _members(lines[0], path), _members(lines[-1], path)
+    created, updated = _micros(first.get("timestamp")), _micros(last.get("timestamp"))
+    closing = envelope(lines[-1])
+    status: Status = _ENDS.get(closing.type, "completed") if closing.then == "closed" else "pending"
+    due = updated if status == "pending" else None
+    if known is not None:
+        return Head(
+            status, known.workflow, known.version, known.created, max(updated, known.updated), due, (), known.tags
+        )
+    tags = first.get("tags") or {}
+    workflow, version = str(first.get("workflow", "")), str(first.get("version", ""))
+    return Head(status, workflow, version, created, updated, due, (), {str(k): str(v) for k, v in tags.items()})
+
+
+def _members(line: bytes, path: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(open_body(line) + b"}")
+    except ValueError as e:
+        raise CorruptHistoryError(f"{path}: a record is no JSON: {e}", place=path) from e
+    return found
+
+
+def _micros(text: object) -> int:
+    """Microseconds since 1970 of a recorded instant, 0 when there is none."""
+    try:
+        when = datetime.fromisoformat(str(text))
+    except ValueError:
+        return 0
+    return (when - _EPOCH) // timedelta(microseconds=1) if when.tzinfo else 0

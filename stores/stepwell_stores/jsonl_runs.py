@@ -1,0 +1,280 @@
+"""The files of one run, as one state: journals, the fence, and the head that is kept beside them.
+
+<stem>.<n>.jsonl       the journal of incarnation n: the truth
+<stem>.fence           the newest session number, durable before a lease is granted; outlives the run
+<stem>.head.json       head and lease: a cache, written after the journal and rebuilt from it
+<stem>.<n>.jsonl.torn  what was cut off a journal
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from typing import Any
+
+from attrs import asdict, define, frozen
+
+from stepwell.errors import CorruptHistoryError
+from stepwell.store import Blocked, Head, Waiting
+
+from .jsonl_files import Directory, UnsyncedError
+from .jsonl_journal import Scan, rebuilt_head, scan
+from .jsonl_names import decode
+from .rules import Position, status_from
+
+__all__ = ["Fence", "Held", "Run", "Runs"]
+
+_JOURNAL = re.compile(r"([a-z0-9_%~-]+)\.([0-9]+)\.jsonl")
+
+
+@frozen
+class Fence:
+    """The newest session number of a run id, and what must be known when its journals are gone."""
+
+    run_id: str
+    fence: int
+    deleted: bool = False
+    created: int = 0
+
+
+@frozen
+class Held:
+    """A lease, live or lapsed. `attempt` is that of the write that it was granted with."""
+
+    owner: str
+    until: int
+    lock: str | None
+    attempt: str | None
+
+
+@define
+class Run:
+    """Where a run stands. `size` is that of the current journal in bytes, `session` the highest in it."""
+
+    run_id: str
+    stem: str
+    incarnation: int
+    seq: int
+    size: int
+    session: int
+    fence: int
+    closed: bool
+    head: Head
+    held: Held | None = None
+
+    @property
+    def position(self) -> Position:
+        return Position(self.incarnation, self.seq, self.fence, self.closed)
+
+    @property
+    def journal(self) -> str:
+        return journal(self.stem, self.incarnation)
+
+
+def journal(stem: str, incarnation: int) -> str:
+    """The name of an incarnation's journal."""
+    return f"{stem}.{incarnation}.jsonl"
+
+
+class Runs:
+    """Reads and writes the files of runs. Every call but `stems` needs the run's lock."""
+
+    def __init__(self, files: Directory) -> None:
+        self._files = files
+        self._synced: set[str] = set()  # journals that this process has synced, or written, since it opened them
+
+    def stems(self) -> list[str]:
+        """The stems of all runs that have a journal."""
+        self._files.prepare()
+        found = (_JOURNAL.fullmatch(name) for name in self._files.names())
+        return sorted({match[1] for match in found if match})
+
+    def load(self, stem: str, *, writing: bool) -> Run | None:
+        """Where a run stands; None when there is none.
+
+        Args:
+            writing: also mend what a crash has left, and make durable what is there, before it is built upon.
+
+        Raises:
+            CorruptHistoryError: the files don't hold what the store writes.
+        """
+        fence = self.fence(stem)
+        if fence is not None and fence.deleted:
+            return None
+        known = self._cached(stem)
+        number = 0 if known is None else known.incarnation
+        size = self._files.size(journal(stem, number))
+        if size is None:
+            number, size = 0, self._files.size(journal(stem, 0))
+            if size is None:
+                return None
+        if known is not None and number == known.incarnation and size < known.size:
+            raise CorruptHistoryError(
+                f"{self._files.file(known.journal)} has {size} bytes, fewer than the {known.size} that were "
+                "acknowledged; restore it from a backup",
+                place=self._files.file(known.journal),
+                byte=size,
+            )
+        newer = self._files.size(journal(stem, number + 1)) is not None
+        if known is not None and size == known.size and not newer:
+            run = known
+        else:
+            while newer:
+                number += 1
+                newer = self._files.size(journal(stem, number + 1)) is not None
+            run = self._rebuild(stem, number, known, fence, writing=writing)
+        granted = max(run.session, 0 if fence is None else fence.fence)
+        if run.fence != granted:
+            run.fence, run.held = granted, None
+        if writing and run.journal not in self._synced:
+            self._files.sync(run.journal)
+            self._synced.add(run.journal)
+        return run
+
+    def _rebuild(self, stem: str, number: int, known: Run | None, fence: Fence | None, *, writing: bool) -> Run:
+        name = journal(stem, number)
+        path = self._files.file(name)
+        found = scan(self._files.read(name) or b"", path)
+        if not found.lines:
+            raise CorruptHistoryError(f"{path}: holds no whole record; restore it from a backup", place=path, byte=0)
+        run_id = decode(stem) or (fence and fence.run_id) or (known and known.run_id)
+        if not run_id:
+            raise CorruptHistoryError(f"{path}: {stem}.fence, which has the run's id, is gone", place=path)
+        if writing and (found.torn or found.unended):
+            self._mend(name, found)
+        head = rebuilt_head(found.lines, known and known.head, path)
+        run = Run(run_id, stem, number, len(found.lines), found.size, found.session, 0, found.closed, head)
+        if known is not None and number == known.incarnation and not run.closed:
+            run.held, run.fence = known.held, known.fence
+        if found.unended and not writing:
+            run.size -= 1
+        elif writing:
+            self.save(run)
+        return run
+
+    def _mend(self, name: str, found: Scan) -> None:
+        if found.torn:
+            self._files.cut(name, found.size, found.torn)
+        if found.unended:
+            self._files.append(name, b"\n", found.size - 1)
+
+    def lines(self, run: Run, incarnation: int) -> list[bytes]:
+        """The records of one incarnation, each checked.
+
+        Raises:
+            CorruptHistoryError: as `scan`, or records are missing.
+        """
+        name = journal(run.stem, incarnation)
+        path = self._files.file(name)
+        found = scan(self._files.read(name) or b"", path).lines
+        if not found or (incarnation == run.incarnation and len(found) != run.seq):
+            raise CorruptHistoryError(f"{path}: holds {len(found)} records, not {run.seq}", place=path, seq=len(found))
+        return found
+
+    def save(self, run: Run) -> bool:
+        """Keep head and lease; whether that went well. They are a cache: the journal says what was done."""
+        row = {
+            "runId": run.run_id,
+            "incarnation": run.incarnation,
+            "seq": run.seq,
+            "size": run.size,
+            "session": run.session,
+            "fence": run.fence,
+            "closed": run.closed,
+            "head": {**asdict(run.head), "tags": dict(run.head.tags)},
+            "lease": None if run.held is None else asdict(run.held),
+        }
+        try:
+            self._files.publish(f"{run.stem}.head.json", json.dumps(row).encode(), durable=False)
+        except (OSError, UnsyncedError):
+            return False
+        return True
+
+    def _cached(self, stem: str) -> Run | None:
+        """The head as it was kept, None when it is gone or no head: then it is rebuilt."""
+        try:
+            row = json.loads(self._files.read(f"{stem}.head.json") or b"null")
+            numbers = [row[key] for key in ("incarnation", "seq", "size", "session", "fence")]
+            held = None if row["lease"] is None else Held(**row["lease"])
+            head = _head(row["head"])
+            if not isinstance(row["runId"], str) or not all(isinstance(number, int) for number in numbers):
+                return None
+            return Run(row["runId"], stem, *numbers, bool(row["closed"]), head, held)
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def fence(self, stem: str) -> Fence | None:
+        """The fence file, None when there is none: then the fence is the journal's.
+
+        Raises:
+            CorruptHistoryError: it is damaged.
+        """
+        data = self._files.read(f"{stem}.fence")
+        if data is None:
+            return None
+        try:
+            row = json.loads(data)
+            return Fence(str(row["runId"]), int(row["fence"]), bool(row["deleted"]), int(row["created"]))
+        except (ValueError, KeyError, TypeError) as e:
+            path = self._files.file(f"{stem}.fence")
+            raise CorruptHistoryError(f"{path}: is damaged: {e}; restore it from a backup", place=path) from e
+
+    def raise_fence(self, stem: str, fence: Fence) -> None:
+        """Write the fence file, durably.
+
+        Raises:
+            OSError: nothing changed.
+            UnsyncedError: it may be undone by a power cut.
+        """
+        row = {"runId": fence.run_id, "fence": fence.fence, "deleted": fence.deleted, "created": fence.created}
+        self._files.publish(f"{stem}.fence", json.dumps(row).encode())
+
+    def begin(self, run: Run, lines: list[bytes]) -> None:
+        """Write the first records of an incarnation, as a whole file.
+
+        Raises:
+            OSError: nothing changed.
+            UnsyncedError: it may be undone by a power cut.
+        """
+        self._synced.discard(run.journal)
+        self._files.publish(run.journal, _text(lines))
+        self._synced.add(run.journal)
+        self.save(run)
+
+    def append(self, run: Run, lines: list[bytes]) -> int:
+        """Add records to the current journal, durably, and give their size.
+
+        Raises:
+            WriteError: as `Directory.append`.
+        """
+        data = _text(lines)
+        self._synced.discard(run.journal)  # until it is known that the write went well
+        self._files.append(run.journal, data, run.size)
+        self._synced.add(run.journal)
+        return len(data)
+
+    def clear(self, stem: str) -> None:
+        """Remove all files of a run but its fence."""
+        names = [name for name in self._files.names() if name.startswith(f"{stem}.") and name != f"{stem}.fence"]
+        self._synced.difference_update(names)
+        # The head first: it must never speak of another journal under the old name.
+        names.sort(key=lambda name: not name.endswith(".head.json"))
+        with contextlib.suppress(FileNotFoundError):
+            self._files.remove(names)
+
+    def raw(self, stem: str, incarnation: int) -> bytes:
+        """The bytes of a journal as they are."""
+        return self._files.read(journal(stem, incarnation)) or b""
+
+
+def _text(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _head(row: dict[str, Any]) -> Head:
+    waiting = tuple(Waiting(**wait) for wait in row.pop("waiting"))
+    blocked = row.pop("blocked")
+    head = Head(**row, waiting=waiting, blocked=None if blocked is None else Blocked(**blocked))
+    status_from(head.status)
+    return head

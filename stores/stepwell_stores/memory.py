@@ -1,0 +1,401 @@
+"""The store in memory: the smallest one that keeps the contract, and the model for the others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+from attrs import define, evolve, field
+
+from stepwell.errors import ClosedError, NotFoundError
+from stepwell.store import (
+    AlreadyCommitted,
+    AppendOutcome,
+    Committed,
+    Conflict,
+    Created,
+    CreateOutcome,
+    Draft,
+    Durability,
+    Exists,
+    Fenced,
+    Head,
+    HeadFilter,
+    Lease,
+    LeaseRequest,
+    RunHead,
+    Tail,
+    Then,
+    seal,
+)
+
+from .liveness import watch_forks
+from .rules import (
+    Clock,
+    Position,
+    check_append,
+    check_first,
+    check_lease,
+    check_run_id,
+    earlier,
+    matches,
+    may_try,
+    micros,
+    system_clock,
+)
+
+__all__ = ["MemoryStore"]
+
+
+@define
+class _Held:
+    """A lease, live or lapsed. `attempt` is that of the write that it was granted with."""
+
+    owner: str
+    until: int
+    attempt: str | None
+
+
+@define
+class _Run:
+    run_id: str
+    fence: int
+    head: Head
+    closed: bool
+    histories: list[list[bytes]]
+    held: _Held | None = None
+    attempts: dict[str, tuple[int, int]] = field(factory=dict)
+
+    @property
+    def incarnation(self) -> int:
+        return len(self.histories) - 1
+
+    @property
+    def lines(self) -> list[bytes]:
+        return self.histories[-1]
+
+    @property
+    def position(self) -> Position:
+        return Position(self.incarnation, len(self.lines), self.fence, self.closed)
+
+
+class MemoryStore:
+    """Keeps histories in this process, as bytes, linearizable under one lock. Nothing survives the process.
+
+    Args:
+        clock: gives microseconds since 1970, for leases; None is this machine's clock.
+    """
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._clock = clock or system_clock
+        self._changed = threading.Condition()
+        self._runs: dict[str, _Run] = {}
+        self._deleted: dict[str, tuple[int, int]] = {}  # run id -> (fence, created)
+        self._closed = False
+        watch_forks(self)
+
+    @property
+    def durability(self) -> Durability:
+        """Nothing is survived."""
+        return Durability(process_crash=False, power_loss=False, failover=False, settings={"store": "memory"})
+
+    def create(
+        self,
+        run_id: str,
+        records: Sequence[Draft],
+        *,
+        head: Head,
+        attempt_id: str,
+        then: Then = "open",
+        lease: LeaseRequest | None = None,
+    ) -> CreateOutcome:
+        """Create a run; see the port."""
+        check_first(run_id, records, attempt_id, lease)
+        with self._changed:
+            self._check_open()
+            run = self._runs.get(run_id)
+            if run is not None:
+                if run.attempts.get(attempt_id) != (0, 0):
+                    return Exists(self._run_head(run))
+                return Created(self._regrant(run, lease, attempt_id)[0])
+            fence = self._deleted.get(run_id, (0, 0))[0] + 1
+            lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
+            run = self._runs[run_id] = _Run(run_id, fence, head, then == "closed", [lines])
+            run.attempts[attempt_id] = (0, 0)
+            self._changed.notify_all()
+            return Created(self._first_lease(run, lease, attempt_id))
+
+    def open_incarnation(
+        self,
+        run_id: str,
+        incarnation: int,
+        records: Sequence[Draft],
+        *,
+        head: Head,
+        attempt_id: str,
+        lease: LeaseRequest | None = None,
+    ) -> AppendOutcome:
+        """Open the next incarnation of a closed run; see the port."""
+        check_first(run_id, records, attempt_id, lease)
+        with self._changed:
+            run = self._run(run_id)
+            if run.attempts.get(attempt_id) == (incarnation, 0):
+                return AlreadyCommitted(0, incarnation, *self._regrant(run, lease, attempt_id, incarnation))
+            if not run.closed or incarnation != run.incarnation + 1:
+                return run.position.conflict()
+            run.fence += 1
+            run.histories.append(seal(records, session=run.fence, offset=0, attempt_id=attempt_id))
+            run.attempts[attempt_id] = (incarnation, 0)
+            run.head, run.closed = head, False
+            self._changed.notify_all()
+            return Committed(0, incarnation, self._first_lease(run, lease, attempt_id))
+
+    def append(
+        self,
+        run_id: str,
+        incarnation: int | None,
+        expected_seq: int | None,
+        records: Sequence[Draft],
+        *,
+        attempt_id: str,
+        head: Head | None = None,
+        due: int | None = None,
+        then: Then = "open",
+        fence: int | None = None,
+        release: bool = False,
+        lease: LeaseRequest | None = None,
+    ) -> AppendOutcome:
+        """Append to a history; see the port."""
+        check_append(run_id, incarnation, expected_seq, records, attempt_id, head, then, fence, release, lease)
+        with self._changed:
+            run = self._run(run_id)
+            if fence is None:
+                return self._append_outside(run, incarnation, expected_seq, records, attempt_id, due, lease)
+            assert incarnation is not None  # check_append saw to it
+            assert expected_seq is not None
+            lines = seal(records, session=fence, offset=expected_seq, then=then)
+            if lines and incarnation <= run.incarnation:
+                there = run.histories[incarnation][expected_seq : expected_seq + len(lines)]
+                if there == lines:
+                    return AlreadyCommitted(expected_seq, incarnation)
+            refusal = run.position.refuses_owner(incarnation, expected_seq, fence)
+            if refusal is not None:
+                return refusal
+            run.lines.extend(lines)
+            run.head = head or run.head
+            run.closed = then == "closed"
+            if run.closed or release:
+                run.held = None
+            self._changed.notify_all()
+            return Committed(expected_seq, incarnation)
+
+    def _append_outside(
+        self,
+        run: _Run,
+        incarnation: int | None,
+        expected_seq: int | None,
+        records: Sequence[Draft],
+        attempt_id: str,
+        due: int | None,
+        lease: LeaseRequest | None,
+    ) -> Committed | AlreadyCommitted | Conflict | Fenced:
+        known = run.attempts.get(attempt_id)
+        if known is not None:
+            return AlreadyCommitted(known[1], known[0], *self._regrant(run, lease, attempt_id))
+        refusal = run.position.refuses_outside(incarnation, expected_seq)
+        if refusal is not None:
+            return refusal
+        seq = len(run.lines)
+        if records:
+            run.lines.extend(seal(records, session=run.fence, offset=seq, attempt_id=attempt_id))
+            run.attempts[attempt_id] = (run.incarnation, seq)
+        run.head = evolve(run.head, due=earlier(run.head.due, due))
+        self._changed.notify_all()
+        return Committed(seq, run.incarnation, *self._regrant(run, lease, attempt_id))
+
+    def head(self, run_id: str) -> RunHead | None:
+        """The run's head; see the port."""
+        check_run_id(run_id)
+        with self._changed:
+            self._check_open()
+            run = self._runs.get(run_id)
+            return None if run is None else self._run_head(run)
+
+    def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
+        """A page of heads, newest first; see the port."""
+        with self._changed:
+            self._check_open()
+            start = None if after is None else (self._created(after), after)
+            rows = [self._run_head(run) for run in self._runs.values()]
+        rows = [r for r in rows if matches(r, where) and (start is None or (r.head.created, r.run_id) < start)]
+        rows.sort(key=lambda r: (r.head.created, r.run_id), reverse=True)
+        return rows[:limit]
+
+    def read(
+        self, run_id: str, from_seq: int = 0, *, incarnation: int | None = None, limit: int | None = None
+    ) -> Tail | None:
+        """Records of a history; see the port."""
+        check_run_id(run_id)
+        with self._changed:
+            self._check_open()
+            run = self._runs.get(run_id)
+            number = run.incarnation if run is not None and incarnation is None else incarnation
+            if run is None or number is None or not 0 <= number <= run.incarnation:
+                return None
+            start = min(max(from_seq, 0), len(run.histories[number]))
+            lines = run.histories[number][start:]
+            closed = run.closed or number < run.incarnation
+            more = limit is not None and len(lines) > limit
+            return Tail(number, start, lines[:limit], closed, more)
+
+    def claim(self, run_id: str, owner: str, ttl: float) -> Lease | RunHead | None:
+        """Take the lease of a run; see the port."""
+        check_run_id(run_id)
+        request = LeaseRequest(owner, ttl)
+        check_lease(request)
+        with self._changed:
+            self._check_open()
+            run = self._runs.get(run_id)
+            if run is None:
+                return None
+            return self._regrant(run, request, None)[0] or self._run_head(run)
+
+    def claim_due(
+        self, owner: str, ttl: float, *, now: int, limit: int, fingerprints: Iterable[str] = ()
+    ) -> list[Lease]:
+        """Take the leases of runs that are due; see the port."""
+        known = frozenset(fingerprints)
+        request = LeaseRequest(owner, ttl)
+        check_lease(request)
+        with self._changed:
+            self._check_open()
+            found = []
+            for run in self._runs.values():
+                when = self._due(run)
+                left = run.held is not None
+                if when is not None and (left or when <= now) and may_try(run.head.blocked, known):
+                    found.append((when, run.run_id, run))
+            found.sort(key=lambda item: item[:2])
+            leases = (self._regrant(run, request, None)[0] for _, _, run in found[:limit])
+            return [lease for lease in leases if lease is not None]
+
+    def next_due(self) -> int | None:
+        """The earliest due instant; see the port."""
+        with self._changed:
+            self._check_open()
+            dues = [self._due(run) for run in self._runs.values() if run.head.blocked is None]
+            return min((due for due in dues if due is not None), default=None)
+
+    def renew(self, lease: Lease, ttl: float) -> Lease | None:
+        """Extend a lease; see the port."""
+        check_lease(LeaseRequest(lease.owner, ttl))
+        with self._changed:
+            self._check_open()
+            run = self._runs.get(lease.run_id)
+            if run is None or run.held is None or run.fence != lease.fence:
+                return None
+            run.held.until = self._clock() + micros(ttl)
+            return self._lease(run, run.held)
+
+    def release(self, lease: Lease) -> None:
+        """End a lease; see the port."""
+        with self._changed:
+            self._check_open()
+            run = self._runs.get(lease.run_id)
+            if run is not None and run.fence == lease.fence:
+                run.held = None
+
+    def delete(self, run_id: str, incarnation: int) -> bool:
+        """Remove a closed run; see the port."""
+        check_run_id(run_id)
+        with self._changed:
+            self._check_open()
+            run = self._runs.get(run_id)
+            if run is None or not run.closed or run.incarnation != incarnation:
+                return False
+            del self._runs[run_id]
+            self._deleted[run_id] = (run.fence, run.head.created)
+            self._changed.notify_all()
+            return True
+
+    def wait(self, run_id: str, seq: int, timeout: float) -> bool:
+        """Block until the history may be longer; see the port."""
+        check_run_id(run_id)
+
+        def grown() -> bool:
+            run = self._runs.get(run_id)
+            return self._closed or (run is not None and len(run.lines) > seq)
+
+        with self._changed:
+            self._check_open()
+            told = self._changed.wait_for(grown, timeout)
+            self._check_open()
+            return told
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._changed:
+            self._closed = True
+            self._runs.clear()
+            self._changed.notify_all()
+
+    def after_fork(self) -> None:
+        """Make a new lock: the inherited one may be held by a thread that isn't here."""
+        self._changed = threading.Condition()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the store is closed")
+
+    def _run(self, run_id: str) -> _Run:
+        self._check_open()
+        run = self._runs.get(run_id)
+        if run is None:
+            raise NotFoundError(f"no run {run_id!r}")
+        return run
+
+    def _created(self, run_id: str) -> int:
+        if run_id in self._runs:
+            return self._runs[run_id].head.created
+        if run_id in self._deleted:
+            return self._deleted[run_id][1]
+        raise NotFoundError(f"no page begins after run {run_id!r}: there never was one")
+
+    def _live(self, run: _Run) -> _Held | None:
+        return run.held if run.held is not None and run.held.until > self._clock() else None
+
+    def _run_head(self, run: _Run) -> RunHead:
+        live = self._live(run)
+        until = None if live is None else live.until
+        return RunHead(run.run_id, run.incarnation, len(run.lines), run.fence, run.closed, until, run.head)
+
+    def _due(self, run: _Run) -> int | None:
+        """When an open run that nobody holds wants to be driven. A lapsed lease makes it due when it lapsed."""
+        if run.closed or self._live(run) is not None:
+            return None
+        return earlier(run.head.due, None if run.held is None else run.held.until)
+
+    def _lease(self, run: _Run, held: _Held) -> Lease:
+        return Lease(run.run_id, run.incarnation, run.fence, len(run.lines), held.owner, held.until)
+
+    def _first_lease(self, run: _Run, request: LeaseRequest | None, attempt_id: str) -> Lease | None:
+        """Grant a lease together with a new incarnation, whose fence it takes."""
+        run.held = None
+        if request is None or run.closed:
+            return None
+        run.held = _Held(request.owner, self._clock() + micros(request.ttl), attempt_id)
+        return self._lease(run, run.held)
+
+    def _regrant(
+        self, run: _Run, request: LeaseRequest | None, attempt_id: str | None, incarnation: int | None = None
+    ) -> tuple[Lease | None, int | None]:
+        """Grant a lease if the run is open and free, or find the one that this attempt was given: (lease, busy until)."""
+        if request is None or run.closed or incarnation not in (None, run.incarnation):
+            return None, None
+        live = self._live(run)
+        if live is not None:
+            mine = attempt_id is not None and live.attempt == attempt_id
+            return (self._lease(run, live), None) if mine else (None, live.until)
+        run.fence += 1
+        run.held = _Held(request.owner, self._clock() + micros(request.ttl), attempt_id)
+        return self._lease(run, run.held), None

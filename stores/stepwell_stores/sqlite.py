@@ -1,0 +1,509 @@
+"""The store in one SQLite file: for one machine, any number of processes and threads.
+
+Every append is one transaction: `UPDATE stepwell_runs` where run, incarnation, fence and position are what the owner
+says, which must hit one row, then the records. Only if it hits none is the reason looked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from stepwell.errors import CorruptHistoryError, NotFoundError
+from stepwell.store import (
+    AlreadyCommitted,
+    AppendOutcome,
+    Committed,
+    Created,
+    CreateOutcome,
+    Draft,
+    Durability,
+    Exists,
+    Head,
+    HeadFilter,
+    Lease,
+    LeaseRequest,
+    NotApplied,
+    RunHead,
+    Tail,
+    Then,
+    Unknown,
+    seal,
+)
+
+from . import sqlite_rows as sql
+from .liveness import Owners, watch_forks
+from .rules import (
+    Clock,
+    check_append,
+    check_first,
+    check_lease,
+    check_run_id,
+    earlier,
+    micros,
+    system_clock,
+    verified,
+)
+from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
+from .sqlite_rows import Row, find
+
+__all__ = ["SqliteStore"]
+
+T = TypeVar("T")
+_POLL = 0.1  # seconds between two looks at what other processes wrote
+
+
+class SqliteStore:
+    """Keeps histories in a SQLite file, durable against power cuts.
+
+    Args:
+        path: the file; made with mode 0600 at first use. Its directory must exist.
+        must_exist: refuse to make it.
+        clock: gives microseconds since 1970, for leases; None is this machine's clock.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, must_exist: bool = False, clock: Clock | None = None) -> None:
+        self.path = resolve(path)
+        self._clock = clock or system_clock
+        self._database = Database(self.path, must_exist=must_exist)
+        self._owners = Owners(f"{self.path}-owners")
+        self._changed = threading.Condition()
+        self._writes = 0
+        watch_forks(self)
+
+    @property
+    def durability(self) -> Durability:
+        """What SQLite's live settings survive."""
+        settings = self._database.settings()
+        synced = settings["synchronous"] in (2, 3)
+        return Durability(process_crash=True, power_loss=synced, failover=False, settings=settings)
+
+    def create(
+        self,
+        run_id: str,
+        records: Sequence[Draft],
+        *,
+        head: Head,
+        attempt_id: str,
+        then: Then = "open",
+        lease: LeaseRequest | None = None,
+    ) -> CreateOutcome:
+        """Create a run; see the port."""
+        check_first(run_id, records, attempt_id, lease)
+
+        def work(db: sqlite3.Connection) -> CreateOutcome:
+            row = find(db, run_id)
+            if row is not None:
+                if db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone() != (0, 0):
+                    return Exists(self._run_head(row))
+                return Created(self._grant(db, row, lease, attempt_id)[0])
+            buried = db.execute(sql.DELETED_FENCE, (run_id,)).fetchone()
+            fence = 1 if buried is None else buried[0] + 1
+            lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
+            hot, cold = sql.head_values(head)
+            db.execute(sql.INSERT_RUN, (run_id, len(lines), fence, then == "closed", *hot, *cold))
+            _insert(db, run_id, 0, 0, lines)
+            db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, 0, 0))
+            if then == "closed":
+                return Created()
+            return Created(self._first_lease(db, run_id, 0, fence, len(lines), lease, attempt_id))
+
+        return self._attempt(work)
+
+    def open_incarnation(
+        self,
+        run_id: str,
+        incarnation: int,
+        records: Sequence[Draft],
+        *,
+        head: Head,
+        attempt_id: str,
+        lease: LeaseRequest | None = None,
+    ) -> AppendOutcome:
+        """Open the next incarnation of a closed run; see the port."""
+        check_first(run_id, records, attempt_id, lease)
+
+        def work(db: sqlite3.Connection) -> AppendOutcome:
+            row = _found(db, run_id)
+            if db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone() == (incarnation, 0):
+                granted = (None, None)
+                if row.incarnation == incarnation:
+                    granted = self._grant(db, row, lease, attempt_id)
+                return AlreadyCommitted(0, incarnation, *granted)
+            if not row.closed or incarnation != row.incarnation + 1:
+                return row.position.conflict()
+            fence = row.fence + 1
+            lines = seal(records, session=fence, offset=0, attempt_id=attempt_id)
+            hot, cold = sql.head_values(head)
+            db.execute(sql.REOPEN, (incarnation, len(lines), fence, *hot, *cold, run_id))
+            _insert(db, run_id, incarnation, 0, lines)
+            db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, incarnation, 0))
+            first = self._first_lease(db, run_id, incarnation, fence, len(lines), lease, attempt_id)
+            return Committed(0, incarnation, first)
+
+        return self._attempt(work)
+
+    def append(
+        self,
+        run_id: str,
+        incarnation: int | None,
+        expected_seq: int | None,
+        records: Sequence[Draft],
+        *,
+        attempt_id: str,
+        head: Head | None = None,
+        due: int | None = None,
+        then: Then = "open",
+        fence: int | None = None,
+        release: bool = False,
+        lease: LeaseRequest | None = None,
+    ) -> AppendOutcome:
+        """Append to a history; see the port."""
+        check_append(run_id, incarnation, expected_seq, records, attempt_id, head, then, fence, release, lease)
+        if fence is None:
+            return self._attempt(
+                lambda db: self._append_outside(db, run_id, incarnation, expected_seq, records, attempt_id, due, lease)
+            )
+        assert incarnation is not None  # check_append saw to it
+        assert expected_seq is not None
+        number, seq = incarnation, expected_seq
+        lines = seal(records, session=fence, offset=seq, then=then)
+        at = (run_id, number, fence, seq)
+
+        def work(db: sqlite3.Connection) -> AppendOutcome:
+            if not _advance(db, at, len(lines), head, then, release):
+                return _refusal(db, at, lines)
+            _insert(db, run_id, number, seq, lines)
+            return Committed(seq, number)
+
+        return self._attempt(work)
+
+    def _append_outside(
+        self,
+        db: sqlite3.Connection,
+        run_id: str,
+        incarnation: int | None,
+        expected_seq: int | None,
+        records: Sequence[Draft],
+        attempt_id: str,
+        due: int | None,
+        lease: LeaseRequest | None,
+    ) -> AppendOutcome:
+        row = _found(db, run_id)
+        known = db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone()
+        if known is not None:
+            return AlreadyCommitted(known[1], known[0], *self._grant(db, row, lease, attempt_id))
+        refusal = row.position.refuses_outside(incarnation, expected_seq)
+        if refusal is not None:
+            return refusal
+        lines = seal(records, session=row.fence, offset=row.seq, attempt_id=attempt_id)
+        if lines:
+            _insert(db, run_id, row.incarnation, row.seq, lines)
+            db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, row.incarnation, row.seq))
+        if lines or due is not None:
+            db.execute(sql.OUTSIDE, (len(lines), due, run_id))
+        granted = self._grant(db, row, lease, attempt_id, len(lines))
+        return Committed(row.seq, row.incarnation, *granted)
+
+    def head(self, run_id: str) -> RunHead | None:
+        """The run's head; see the port."""
+        check_run_id(run_id)
+
+        def work(db: sqlite3.Connection) -> RunHead | None:
+            row = find(db, run_id)
+            return None if row is None else self._run_head(row)
+
+        return self._database.read(work)
+
+    def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
+        """A page of heads, newest first; see the port."""
+
+        def work(db: sqlite3.Connection) -> list[RunHead]:
+            start = None
+            if after is not None:
+                found = db.execute(sql.CREATED, (after,)).fetchone()
+                if found is None:
+                    raise NotFoundError(f"no page begins after run {after!r}: there never was one")
+                start = (found[0], after)
+            now = self._clock()
+            dead = json.dumps(self._dead(db, now)) if where.status in ("running", "pending") else "[]"
+            statement, values = sql.page(where, start, limit, now, dead)
+            return [self._run_head(Row(*found)) for found in db.execute(statement, values)]
+
+        return self._database.read(work)
+
+    def read(
+        self, run_id: str, from_seq: int = 0, *, incarnation: int | None = None, limit: int | None = None
+    ) -> Tail | None:
+        """Records of a history; see the port."""
+        check_run_id(run_id)
+
+        def work(db: sqlite3.Connection) -> Tail | None:
+            row = find(db, run_id)
+            number = row.incarnation if row is not None and incarnation is None else incarnation
+            if row is None or number is None or not 0 <= number <= row.incarnation:
+                return None
+            current = number == row.incarnation
+            end = row.seq if current else db.execute(sql.COUNT, (run_id, number)).fetchone()[0]
+            start = min(max(from_seq, 0), end)
+            stop = end if limit is None else min(end, start + limit)
+            lines = self._lines(db, run_id, number, start, stop)
+            return Tail(number, start, lines, bool(row.closed) or not current, stop < end)
+
+        return self._database.read(work)
+
+    def _lines(self, db: sqlite3.Connection, run_id: str, incarnation: int, start: int, stop: int) -> list[bytes]:
+        lines = []
+        table = f"{self.path}, table stepwell_events, run {run_id!r}, incarnation {incarnation}"
+        for seq, body in db.execute(sql.EVENTS, (run_id, incarnation, start, stop)):
+            expected = start + len(lines)
+            if seq != expected:
+                break
+            lines.append(verified(body, seq, f"{table}, seq {seq}"))
+        if len(lines) < stop - start:
+            seq = start + len(lines)
+            raise CorruptHistoryError(f"{table}: record {seq} of {stop} is missing", place=table, seq=seq)
+        return lines
+
+    def claim(self, run_id: str, owner: str, ttl: float) -> Lease | RunHead | None:
+        """Take the lease of a run; see the port."""
+        check_run_id(run_id)
+        request = LeaseRequest(owner, ttl)
+        check_lease(request)
+
+        def work(db: sqlite3.Connection) -> Lease | RunHead | None:
+            row = find(db, run_id)
+            if row is None:
+                return None
+            return self._grant(db, row, request, None)[0] or self._run_head(row)
+
+        return self._database.write(work)
+
+    def claim_due(
+        self, owner: str, ttl: float, *, now: int, limit: int, fingerprints: Iterable[str] = ()
+    ) -> list[Lease]:
+        """Take the leases of runs that are due; see the port."""
+        request = LeaseRequest(owner, ttl)
+        check_lease(request)
+        known = list(fingerprints)
+
+        def work(db: sqlite3.Connection) -> list[Lease]:
+            rows = (find(db, run_id) for run_id in self._due(db, now, limit, known))
+            leases = (self._grant(db, row, request, None)[0] for row in rows if row is not None)
+            return [lease for lease in leases if lease is not None]
+
+        # An idle worker asks again and again, and must not take the write lock for nothing.
+        if limit < 1 or not self._database.read(lambda db: self._due(db, now, 1, known)):
+            return []
+        return self._database.write(work)
+
+    def _due(self, db: sqlite3.Connection, now: int, limit: int, known: list[str]) -> list[str]:
+        """Ids of the runs that may be claimed, earliest due first."""
+        found: list[tuple[int, str]] = db.execute(sql.DUE, (now, limit)).fetchall()
+        if known:
+            found += db.execute(sql.DUE_BLOCKED, (json.dumps(known), now, limit))
+        for when, run_id, blocked_by in self._left(db):
+            if blocked_by is None or (known and blocked_by not in known):
+                found.append((when, run_id))
+        return [run_id for _, run_id in sorted(found)[:limit]]
+
+    def _left(self, db: sqlite3.Connection) -> list[tuple[int, str, str | None]]:
+        """Runs whose owner died or went silent: (since when they are due, run id, fingerprint that blocks)."""
+        clock = self._clock()
+        rows = db.execute(sql.LEASED).fetchall()
+        dead = {lock for lock in {row[1] for row in rows} if not self._owners.alive(lock)}
+        return [
+            (min(until, clock) if due is None else min(until, clock, due), run_id, blocked_by)
+            for until, lock, due, run_id, blocked_by in rows
+            if until <= clock or lock in dead
+        ]
+
+    def _dead(self, db: sqlite3.Connection, now: int) -> list[str]:
+        locks = {row[1] for row in db.execute(sql.LEASED) if row[0] > now and row[1] is not None}
+        return [lock for lock in locks if not self._owners.alive(lock)]
+
+    def next_due(self) -> int | None:
+        """The earliest due instant; see the port."""
+
+        def work(db: sqlite3.Connection) -> int | None:
+            first = db.execute(sql.FIRST_DUE).fetchone()[0]
+            left = min((when for when, _, blocked_by in self._left(db) if blocked_by is None), default=None)
+            return earlier(first, left)
+
+        return self._database.read(work)
+
+    def renew(self, lease: Lease, ttl: float) -> Lease | None:
+        """Extend a lease; see the port."""
+        check_lease(LeaseRequest(lease.owner, ttl))
+
+        def work(db: sqlite3.Connection) -> Lease | None:
+            until = self._clock() + micros(ttl)
+            found = db.execute(sql.RENEW, (until, self._owners.own(), lease.run_id, lease.fence)).fetchone()
+            return None if found is None else Lease(lease.run_id, found[0], lease.fence, found[1], lease.owner, until)
+
+        return self._database.write(work)
+
+    def release(self, lease: Lease) -> None:
+        """End a lease; see the port."""
+        self._database.write(lambda db: db.execute(sql.RELEASE, (lease.run_id, lease.fence)))
+
+    def delete(self, run_id: str, incarnation: int) -> bool:
+        """Remove a closed run; see the port."""
+        check_run_id(run_id)
+
+        def work(db: sqlite3.Connection) -> bool:
+            row = find(db, run_id)
+            if row is None or not row.closed or row.incarnation != incarnation:
+                return False
+            db.execute(sql.BURY, (run_id, row.fence, row.created))
+            for table in ("events", "attempts", "runs"):
+                db.execute(f"DELETE FROM stepwell_{table} WHERE run_id = ?", (run_id,))
+            return True
+
+        return self._database.write(work)
+
+    def wait(self, run_id: str, seq: int, timeout: float) -> bool:
+        """Block until the history may be longer; see the port."""
+        check_run_id(run_id)
+        deadline = time.monotonic() + timeout
+        while True:
+            before = self._writes
+            found = self._database.read(lambda db: db.execute(sql.TAIL, (run_id,)).fetchone())
+            if found is not None and found[0] > seq:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._changed:
+                # In this process a write tells; what other processes wrote is looked for.
+                self._changed.wait_for(lambda: self._writes != before, min(left, _POLL))  # noqa: B023
+
+    def close(self) -> None:
+        """Close the connections and give up the leases that this store holds."""
+        self._database.close()
+        self._owners.close()
+        self._tell()
+
+    def after_fork(self) -> None:
+        """Make a new lock: the inherited one may be held by a thread that isn't here."""
+        self._changed = threading.Condition()
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | NotApplied | Unknown:
+        """Run a write whose failure is an outcome, and tell those who wait."""
+        try:
+            result = self._database.write(work)
+        except NotWrittenError as e:
+            return NotApplied(e)
+        except AmbiguousError as e:
+            return Unknown(e)
+        self._tell()
+        return result
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._writes += 1
+            self._changed.notify_all()
+
+    def _live(self, row: Row) -> bool:
+        until = row.lease_until
+        return until is not None and until > self._clock() and self._owners.alive(row.owner_lock)
+
+    def _run_head(self, row: Row) -> RunHead:
+        return row.run_head(self._live(row), self.path)
+
+    def _first_lease(
+        self,
+        db: sqlite3.Connection,
+        run_id: str,
+        incarnation: int,
+        fence: int,
+        seq: int,
+        request: LeaseRequest | None,
+        attempt_id: str | None,
+    ) -> Lease | None:
+        """Grant a lease together with a new incarnation, whose fence it takes."""
+        if request is None:
+            return None
+        until = self._clock() + micros(request.ttl)
+        db.execute(sql.GRANT, (fence, request.owner, until, self._owners.own(), attempt_id, run_id))
+        return Lease(run_id, incarnation, fence, seq, request.owner, until)
+
+    def _grant(
+        self,
+        db: sqlite3.Connection,
+        row: Row,
+        request: LeaseRequest | None,
+        attempt_id: str | None,
+        added: int = 0,
+    ) -> tuple[Lease | None, int | None]:
+        """Grant a lease if the run is open and free, or find the one that this attempt was given: (lease, busy until).
+
+        Args:
+            added: how many records the same transaction added after `row` was read.
+        """
+        if request is None or row.closed:
+            return None, None
+        seq = row.seq + added
+        if self._live(row):
+            if attempt_id is None or row.lease_attempt != attempt_id:
+                return None, row.lease_until
+            assert row.lease_until is not None  # it is live
+            return Lease(row.run_id, row.incarnation, row.fence, seq, request.owner, row.lease_until), None
+        return self._first_lease(db, row.run_id, row.incarnation, row.fence + 1, seq, request, attempt_id), None
+
+
+def _found(db: sqlite3.Connection, run_id: str) -> Row:
+    row = find(db, run_id)
+    if row is None:
+        raise NotFoundError(f"no run {run_id!r}")
+    return row
+
+
+def _insert(db: sqlite3.Connection, run_id: str, incarnation: int, seq: int, lines: list[bytes]) -> None:
+    if len(lines) == 1:
+        db.execute(sql.INSERT_EVENT, (run_id, incarnation, seq, lines[0]))
+    elif lines:
+        db.executemany(sql.INSERT_EVENT, [(run_id, incarnation, seq + i, line) for i, line in enumerate(lines)])
+
+
+def _advance(
+    db: sqlite3.Connection,
+    at: tuple[str, int, int, int],
+    count: int,
+    head: Head | None,
+    then: Then,
+    release: bool,
+) -> bool:
+    """Move an owner's run on, if it is where the owner says: run, incarnation, fence and seq in `at`."""
+    frees = release or then == "closed"
+    closed = then == "closed"
+    if head is None:
+        if frees:
+            return db.execute(sql.ADVANCE_ONLY_FREE, (count, closed, *at)).rowcount == 1
+        return db.execute(sql.ADVANCE_ONLY, (count, *at)).rowcount == 1
+    hot, cold = sql.head_values(head)
+    statement, first = (sql.ADVANCE_FREE, (count, closed)) if frees else (sql.ADVANCE, (count,))
+    values = (*first, *hot, *at, *cold)
+    if db.execute(statement, values).rowcount == 1:
+        return True
+    if db.execute(sql.REWRITE, (*cold, *at)).rowcount != 1:
+        return False
+    return db.execute(statement, values).rowcount == 1
+
+
+def _refusal(db: sqlite3.Connection, at: tuple[str, int, int, int], lines: list[bytes]) -> AppendOutcome:
+    """Say why an owner's append hit no row."""
+    run_id, incarnation, fence, seq = at
+    row = _found(db, run_id)
+    if lines:
+        there = db.execute(sql.EVENTS, (run_id, incarnation, seq, seq + len(lines))).fetchall()
+        if [body for _, body in there] == lines:
+            return AlreadyCommitted(seq, incarnation)
+    refusal = row.position.refuses_owner(incarnation, seq, fence)
+    assert refusal is not None, "the row matched and was not hit"
+    return refusal

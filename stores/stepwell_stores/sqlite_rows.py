@@ -1,0 +1,180 @@
+"""The statements of the SQLite store, and its rows as heads."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from attrs import frozen
+
+from stepwell.errors import CorruptHistoryError
+from stepwell.store import Head, HeadFilter, RunHead
+
+from .rules import Position, blocked_from, blocked_json, status_from, waiting_from, waiting_json
+
+__all__ = ["Row", "find", "head_values", "page"]
+
+_FREE = "owner = NULL, lease_until = NULL, owner_lock = NULL, lease_attempt = NULL"
+_AT = "WHERE run_id = ? AND incarnation = ? AND fence = ? AND next_seq = ? AND closed = 0"
+_HOT = "status = ?, updated = ?, due = ?, waiting = ?, blocked = ?, blocked_by = ?"
+_COLD = "workflow = ?, version = ?, created = ?, tags = ?"
+_SAME = "AND workflow = ? AND version = ? AND created = ? AND tags = ?"
+
+# An owner's append, by what it changes. The first pair leaves the columns alone that hardly ever change, and their
+# indexes with them.
+ADVANCE = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, {_HOT} {_AT} {_SAME}"
+ADVANCE_FREE = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, closed = ?, {_FREE}, {_HOT} {_AT} {_SAME}"
+REWRITE = f"UPDATE stepwell_runs SET {_COLD} {_AT}"
+ADVANCE_ONLY = f"UPDATE stepwell_runs SET next_seq = next_seq + ? {_AT}"
+ADVANCE_ONLY_FREE = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, closed = ?, {_FREE} {_AT}"
+
+OUTSIDE = """UPDATE stepwell_runs SET next_seq = next_seq + ?1, due = CASE
+    WHEN ?2 IS NULL THEN due WHEN due IS NULL THEN ?2 ELSE min(due, ?2) END WHERE run_id = ?3"""
+INSERT_EVENT = "INSERT INTO stepwell_events (run_id, incarnation, seq, body) VALUES (?, ?, ?, ?)"
+INSERT_ATTEMPT = "INSERT INTO stepwell_attempts (run_id, attempt_id, incarnation, seq) VALUES (?, ?, ?, ?)"
+INSERT_RUN = """INSERT INTO stepwell_runs (run_id, incarnation, next_seq, fence, closed,
+    status, updated, due, waiting, blocked, blocked_by, workflow, version, created, tags)
+    VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+REOPEN = f"""UPDATE stepwell_runs SET incarnation = ?, next_seq = ?, fence = ?, closed = 0, {_FREE}, {_HOT}, {_COLD}
+    WHERE run_id = ?"""
+GRANT = """UPDATE stepwell_runs SET fence = ?, owner = ?, lease_until = ?, owner_lock = ?, lease_attempt = ?
+    WHERE run_id = ?"""
+RENEW = """UPDATE stepwell_runs SET lease_until = ?, owner_lock = ?
+    WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL RETURNING incarnation, next_seq"""
+RELEASE = f"UPDATE stepwell_runs SET {_FREE} WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL"
+DELETED_FENCE = "SELECT fence FROM stepwell_deleted WHERE run_id = ?"
+BURY = "INSERT OR REPLACE INTO stepwell_deleted (run_id, fence, created) VALUES (?, ?, ?)"
+CREATED = """SELECT created FROM stepwell_runs WHERE run_id = ?1
+    UNION ALL SELECT created FROM stepwell_deleted WHERE run_id = ?1"""
+ATTEMPT = "SELECT incarnation, seq FROM stepwell_attempts WHERE run_id = ? AND attempt_id = ?"
+TAIL = "SELECT next_seq FROM stepwell_runs WHERE run_id = ?"
+EVENTS = """SELECT seq, body FROM stepwell_events WHERE run_id = ? AND incarnation = ? AND seq >= ? AND seq < ?
+    ORDER BY seq"""
+COUNT = "SELECT count(*) FROM stepwell_events WHERE run_id = ? AND incarnation = ?"
+
+DUE = """SELECT due, run_id FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL
+    AND due IS NOT NULL AND due <= ? ORDER BY due, run_id LIMIT ?"""
+DUE_BLOCKED = """SELECT due, run_id FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL
+    AND blocked_by IS NOT NULL AND blocked_by NOT IN (SELECT value FROM json_each(?)) AND due <= ?
+    ORDER BY due, run_id LIMIT ?"""
+FIRST_DUE = """SELECT min(due) FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL
+    AND due IS NOT NULL"""
+LEASED = """SELECT lease_until, owner_lock, due, run_id, blocked_by FROM stepwell_runs WHERE lease_until IS NOT NULL"""
+
+_COLUMNS = """r.run_id, r.incarnation, r.next_seq, r.fence, r.closed, r.status, r.workflow, r.version, r.created,
+    r.updated, r.due, r.waiting, r.tags, r.blocked, r.owner, r.lease_until, r.owner_lock, r.lease_attempt"""
+_FIND = f"SELECT {_COLUMNS} FROM stepwell_runs r WHERE r.run_id = ?"
+_LIVE = "(r.lease_until > ? AND coalesce(r.owner_lock, '') NOT IN (SELECT value FROM json_each(?)))"
+
+
+@frozen
+class Row:
+    """A row of `stepwell_runs`, as it is read: the JSON columns still as text."""
+
+    run_id: str
+    incarnation: int
+    seq: int
+    fence: int
+    closed: int
+    status: str
+    workflow: str
+    version: str
+    created: int
+    updated: int
+    due: int | None
+    waiting: str
+    tags: str
+    blocked: str | None
+    owner: str | None
+    lease_until: int | None
+    owner_lock: str | None
+    lease_attempt: str | None
+
+    @property
+    def position(self) -> Position:
+        """Where the run stands."""
+        return Position(self.incarnation, self.seq, self.fence, bool(self.closed))
+
+    def run_head(self, live: bool, place: str) -> RunHead:
+        """The head that the port speaks of; `live` is whether the lease is.
+
+        Raises:
+            CorruptHistoryError: a column doesn't hold what the store writes there.
+        """
+        try:
+            head = Head(
+                status_from(self.status),
+                self.workflow,
+                self.version,
+                self.created,
+                self.updated,
+                self.due,
+                () if self.waiting == "[]" else waiting_from(json.loads(self.waiting)),
+                {} if self.tags == "{}" else json.loads(self.tags),
+                None if self.blocked is None else blocked_from(json.loads(self.blocked)),
+            )
+        except (ValueError, KeyError, TypeError) as e:
+            raise CorruptHistoryError(
+                f"{place}, table stepwell_runs, run {self.run_id!r}: the row is damaged: {e}", place=place
+            ) from e
+        until = self.lease_until if live else None
+        return RunHead(self.run_id, self.incarnation, self.seq, self.fence, bool(self.closed), until, head)
+
+
+def find(db: sqlite3.Connection, run_id: str) -> Row | None:
+    """The row of a run."""
+    found = db.execute(_FIND, (run_id,)).fetchone()
+    return None if found is None else Row(*found)
+
+
+def head_values(head: Head) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """A head as the values of the columns that change often, and of those that don't."""
+    blocked_by = None if head.blocked is None else head.blocked.fingerprint
+    hot = (head.status, head.updated, head.due, waiting_json(head.waiting), blocked_json(head.blocked), blocked_by)
+    tags = json.dumps(dict(head.tags)) if head.tags else "{}"
+    return hot, (head.workflow, head.version, head.created, tags)
+
+
+def page(where: HeadFilter, after: tuple[int, str] | None, limit: int, now: int, dead: str) -> tuple[str, list[Any]]:
+    """The statement that lists a page of heads by index, and its values.
+
+    Args:
+        dead: JSON list of the owner locks that are known to be dead.
+    """
+    source, key = "stepwell_runs r", "r"
+    conditions: list[str] = []
+    values: list[Any] = []
+    if where.tag is not None:
+        name, value = where.tag
+        # CROSS JOIN is SQLite's word for "in this order".
+        source, key = "stepwell_tags t CROSS JOIN stepwell_runs r ON r.run_id = t.run_id", "t"
+        conditions.append("t.name = ?")
+        values.append(name)
+        if value is not None:
+            conditions.append("t.value = ?")
+            values.append(value)
+    if where.waiting_for is not None:
+        if key == "r":
+            source, key = "stepwell_waits w CROSS JOIN stepwell_runs r ON r.run_id = w.run_id", "w"
+            conditions.append("w.signal = ?")
+        else:
+            conditions.append("EXISTS (SELECT 1 FROM stepwell_waits w WHERE w.run_id = r.run_id AND w.signal = ?)")
+        values.append(where.waiting_for)
+    if where.status is not None:
+        conditions.append("r.status = ?")
+        values.append("pending" if where.status == "running" else where.status)
+        if where.status in ("running", "pending"):
+            conditions.append(_LIVE if where.status == "running" else f"{_LIVE} IS NOT TRUE")
+            values += [now, dead]
+    if where.workflow is not None:
+        conditions.append("r.workflow = ?")
+        values.append(where.workflow)
+    if where.blocked is not None:
+        conditions.append(f"r.blocked_by IS {'NOT ' if where.blocked else ''}NULL")
+    if after is not None:
+        conditions.append(f"({key}.created, {key}.run_id) < (?, ?)")
+        values += after
+    clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = f"ORDER BY {key}.created DESC, {key}.run_id DESC LIMIT ?"
+    return f"SELECT {_COLUMNS} FROM {source} {clause} {order}", [*values, limit]

@@ -1,0 +1,274 @@
+"""The tables of the SQLite store, and how a connection to them is opened and checked."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import sys
+import time
+from typing import NoReturn
+
+from stepwell.errors import NewerFormatError, StoreMisconfiguredError
+
+__all__ = ["SCHEMA_VERSION", "connect", "prepare_file", "primary_code"]
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 5.0
+
+_MAGIC = b"SQLite format 3\x00"
+_OLDEST = (3, 38, 0)  # STRICT tables, RETURNING and json_each built in
+
+# Every name has the prefix, so that a program may keep its own tables in the same file.
+_SCHEMA = """
+CREATE TABLE stepwell_schema (version INTEGER NOT NULL) STRICT;
+
+CREATE TABLE stepwell_runs (
+    run_id TEXT PRIMARY KEY NOT NULL,
+    incarnation INTEGER NOT NULL,
+    next_seq INTEGER NOT NULL,
+    fence INTEGER NOT NULL,
+    closed INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    workflow TEXT NOT NULL,
+    version TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL,
+    due INTEGER,
+    waiting TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    blocked TEXT,
+    blocked_by TEXT,
+    owner TEXT,
+    lease_until INTEGER,
+    owner_lock TEXT,
+    lease_attempt TEXT
+) STRICT;
+CREATE INDEX stepwell_runs_created ON stepwell_runs (created, run_id);
+CREATE INDEX stepwell_runs_status ON stepwell_runs (status, created, run_id);
+CREATE INDEX stepwell_runs_workflow ON stepwell_runs (workflow, created, run_id);
+CREATE INDEX stepwell_runs_due ON stepwell_runs (due, run_id)
+    WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL AND due IS NOT NULL;
+CREATE INDEX stepwell_runs_blocked ON stepwell_runs (created, run_id) WHERE blocked_by IS NOT NULL;
+CREATE INDEX stepwell_runs_leased ON stepwell_runs (lease_until) WHERE lease_until IS NOT NULL;
+
+CREATE TABLE stepwell_events (
+    run_id TEXT NOT NULL,
+    incarnation INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (run_id, incarnation, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE stepwell_attempts (
+    run_id TEXT NOT NULL,
+    attempt_id TEXT NOT NULL,
+    incarnation INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (run_id, attempt_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE stepwell_deleted (
+    run_id TEXT PRIMARY KEY NOT NULL,
+    fence INTEGER NOT NULL,
+    created INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Two indexes of what the JSON columns of stepwell_runs hold, kept by triggers (json_tree, as some builds take json_extract
+-- for unsafe there).
+CREATE TABLE stepwell_tags (
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    run_id TEXT NOT NULL,
+    PRIMARY KEY (name, value, created, run_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX stepwell_tags_run ON stepwell_tags (run_id);
+CREATE TABLE stepwell_waits (
+    signal TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    run_id TEXT NOT NULL,
+    PRIMARY KEY (signal, created, run_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX stepwell_waits_run ON stepwell_waits (run_id);
+
+CREATE TRIGGER stepwell_runs_inserted AFTER INSERT ON stepwell_runs BEGIN
+    INSERT INTO stepwell_tags SELECT key, value, NEW.created, NEW.run_id FROM json_each(NEW.tags);
+    INSERT OR IGNORE INTO stepwell_waits
+        SELECT atom, NEW.created, NEW.run_id FROM json_tree(NEW.waiting) WHERE key = 'signal';
+END;
+CREATE TRIGGER stepwell_runs_tagged AFTER UPDATE OF tags, created ON stepwell_runs
+WHEN OLD.tags <> NEW.tags OR OLD.created <> NEW.created BEGIN
+    DELETE FROM stepwell_tags WHERE run_id = OLD.run_id;
+    INSERT INTO stepwell_tags SELECT key, value, NEW.created, NEW.run_id FROM json_each(NEW.tags);
+END;
+CREATE TRIGGER stepwell_runs_waiting AFTER UPDATE OF waiting, created ON stepwell_runs
+WHEN OLD.waiting <> NEW.waiting OR OLD.created <> NEW.created BEGIN
+    DELETE FROM stepwell_waits WHERE run_id = OLD.run_id;
+    INSERT OR IGNORE INTO stepwell_waits
+        SELECT atom, NEW.created, NEW.run_id FROM json_tree(NEW.waiting) WHERE key = 'signal';
+END;
+CREATE TRIGGER stepwell_runs_deleted AFTER DELETE ON stepwell_runs BEGIN
+    DELETE FROM stepwell_tags WHERE run_id = OLD.run_id;
+    DELETE FROM stepwell_waits WHERE run_id = OLD.run_id;
+END;
+"""
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """The primary result code of a driver error, 0 when SQLite itself gave none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def prepare_file(path: str, must_exist: bool) -> None:
+    """See that `path` can be a database before SQLite touches it; make it, with mode 0600, when there is none.
+
+    Raises:
+        StoreMisconfiguredError: it can't; the text says why and what to do. Nothing was written.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST:
+        _refuse(path, f"SQLite {sqlite3.sqlite_version} is too old", "use a Python that is built with 3.38 or newer")
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        if must_exist:
+            raise StoreMisconfiguredError(f"no store at {path}; check the path, or start a run to make one") from None
+        _create(path)
+        return
+    except OSError as e:
+        _refuse(path, e.strerror or str(e), "check the path and its permissions", e)
+    if stat.S_ISDIR(info.st_mode):
+        _refuse(
+            path, "it is a directory", "name a file in it, such as 'sqlite:///" + os.path.join(path, "runs.db") + "'"
+        )
+    if not os.access(path, os.R_OK | os.W_OK) or not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+        _refuse(path, "no permission to read and write it and its directory", "run as its owner, or chmod it")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_MAGIC))
+    except OSError as e:
+        _refuse(path, e.strerror or str(e), "check the path and its permissions", e)
+    if start not in (b"", _MAGIC):
+        _refuse(path, "it is a file, but no SQLite database", "name another file")
+    if must_exist and not start:
+        raise StoreMisconfiguredError(f"no store at {path}: the file is empty; start a run to make one")
+
+
+def _create(path: str) -> None:
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _refuse(path, f"there is no directory {parent}", f"make it first: mkdir -p {parent}")
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except FileExistsError:
+        if os.path.islink(path):
+            _refuse(path, "it is a link that points nowhere", "remove it, or name its target")
+        return  # another process was faster
+    except OSError as e:
+        _refuse(path, e.strerror or str(e), "check the permissions of its directory", e)
+    try:
+        os.chmod(path, 0o600)  # whatever the umask says
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    directory = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def connect(path: str, must_exist: bool) -> sqlite3.Connection:
+    """Open a connection, set what durability needs, read it back, and see to the tables.
+
+    Raises:
+        StoreMisconfiguredError: a setting did not take, or the file is another's.
+        NewerFormatError: the tables are of a newer stepwell.
+        sqlite3.Error: busy, or damaged.
+    """
+    db = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        _settings(db, path)
+        _tables(db, path, must_exist)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _settings(db: sqlite3.Connection, path: str) -> None:
+    _use_wal(db, path)
+    wanted = {"synchronous": 2, "foreign_keys": 1, "trusted_schema": 0, "mmap_size": 0, "cell_size_check": 1}
+    wanted["busy_timeout"] = int(BUSY_SECONDS * 1000)
+    if sys.platform == "darwin":  # pragma: no cover - there only this flushes the drive's own cache
+        wanted |= {"fullfsync": 1, "checkpoint_fullfsync": 1}
+    for name, value in wanted.items():
+        db.execute(f"PRAGMA {name} = {value}").fetchall()
+        row = db.execute(f"PRAGMA {name}").fetchone()
+        if row is not None and row[0] != value:
+            _refuse(path, f"SQLite did not take {name}={value}, it says {row[0]!r}", "use another build of SQLite")
+
+
+def _use_wal(db: sqlite3.Connection, path: str) -> None:
+    """Switch to WAL. SQLite asks no busy handler while another connection switches, so the waiting is done here."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            mode = db.execute("PRAGMA journal_mode").fetchone()[0]
+            if mode != "wal":
+                mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            break
+        except sqlite3.OperationalError as e:
+            if primary_code(e) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+    if mode != "wal":
+        _refuse(path, f"SQLite can't use a write-ahead log there (journal_mode={mode})", "use a local file system")
+
+
+def _tables(db: sqlite3.Connection, path: str, must_exist: bool) -> None:
+    version = _version(db)
+    if version is None:
+        if must_exist:
+            raise StoreMisconfiguredError(f"no store at {path}: a SQLite database without stepwell's tables")
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if _version(db) is None:
+                for statement in _statements():
+                    db.execute(statement)
+                db.execute("INSERT INTO stepwell_schema VALUES (?)", (SCHEMA_VERSION,))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        version = _version(db)
+    if version is None or version > SCHEMA_VERSION:
+        raise NewerFormatError(
+            f"{path}: its tables have version {version}, and this stepwell knows up to {SCHEMA_VERSION}; upgrade stepwell",
+            place=path,
+        )
+
+
+def _version(db: sqlite3.Connection) -> int | None:
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'stepwell_schema'").fetchone() is None:
+        return None
+    row = db.execute("SELECT max(version) FROM stepwell_schema").fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+def _statements() -> list[str]:
+    """Split the schema; `executescript` would commit, and a trigger has semicolons inside."""
+    found, text = [], ""
+    for line in _SCHEMA.splitlines(keepends=True):
+        text += line
+        if sqlite3.complete_statement(text):
+            found.append(text)
+            text = ""
+    return found
+
+
+def _refuse(path: str, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
+    raise StoreMisconfiguredError(f"can't keep a store at {path}: {problem}; {remedy}") from cause
