@@ -17,7 +17,15 @@ from weakref import WeakKeyDictionary
 from .commands import UNSET
 from .errors import CodecError
 
-__all__ = ["bound", "filled", "parameter_annotations", "return_annotation", "unwrapped"]
+__all__ = [
+    "bound",
+    "filled",
+    "is_required",
+    "parameter_annotations",
+    "parameters",
+    "return_annotation",
+    "unwrapped",
+]
 
 _returns: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _parameters: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
@@ -114,7 +122,7 @@ def _function(fn: Any) -> Any:
         elif inspect.ismethod(fn):
             fn = fn.__func__
         elif isinstance(fn, type):
-            return vars(fn).get("__init__", fn)
+            return inspect.getattr_static(fn, "__init__")
         elif inspect.isroutine(fn):
             return fn
         elif hasattr(fn, "__wrapped__"):  # a Workflow, and what functools.wraps made of an object
@@ -190,3 +198,24 @@ def filled(hint: Any, known: dict[Any, Any]) -> Any:
     if not parameters or isinstance(hint, type):
         return hint
     return hint[tuple(known.get(p, bound(p)) for p in parameters)]
+
+
+def parameters(cls: Any, args: tuple[Any, ...]) -> dict[Any, Any]:
+    """Give what the type parameters of a generic class and of its generic bases stand for, given its arguments."""
+    known = dict(zip(getattr(cls, "__parameters__", ()), args, strict=False))
+    for base in getattr(cls, "__orig_bases__", ()):
+        origin = typing.get_origin(base)
+        if origin is not None and origin is not typing.Generic:
+            known |= parameters(origin, tuple(filled(arg, known) for arg in typing.get_args(base)))
+    return known
+
+
+def is_required(hint: Any, otherwise: bool) -> bool:
+    """Whether a key of a TypedDict must be there, by Required and NotRequired in its annotation."""
+    while True:
+        name = getattr(typing.get_origin(hint), "_name", "")
+        if name in ("Required", "NotRequired"):
+            return bool(name == "Required")
+        if typing.get_origin(hint) is not typing.Annotated and name != "ReadOnly":
+            return otherwise
+        hint = unwrapped(hint)

@@ -1,8 +1,8 @@
 """JSON shapes to values, by what an *annotation* says. The only user of cattrs, which is imported on first need.
 
-One cattrs converter, whose every hook is made here: cattrs generates the code for attrs classes, dataclasses and
-TypedDicts (generics, defaults, unknown keys, error trees), and asks back for the hooks of their fields. The rules are
-strict: bool only from true and false, int never from text, a list never from text, no unknown keys.
+One cattrs converter, whose every hook is made here: cattrs generates the code for attrs classes and dataclasses
+(generics, defaults, unknown keys, error trees), and asks back for the hooks of their fields. The rules are strict: bool
+only from true and false, int never from text, a list never from text, no unknown keys.
 
 What a union gives never depends on the order of its members: `int | float == float | int`, and both typing and this
 module cache by equality. Private part of the codec, floor 2.
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 import types
 import typing
 from collections import abc
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar, Union
 
 import attrs
 
-from ._annotations import bound, filled, unwrapped
+from ._annotations import bound, filled, is_required, parameters, unwrapped
 from ._leaves import Hook, anything, flag, leaf, model, never, nothing, readings, token
 from ._problems import Inside, Refused, describe, problems, show
 from ._shapes import Shaper, canonical, is_model
@@ -35,6 +37,9 @@ _LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable,
 _SETS = (set, abc.Set, abc.MutableSet)
 _DICTS = (dict, abc.Mapping, abc.MutableMapping)
 _ABSENT = object()
+_UNREADABLE = "make the names in its annotations known in its module at run time"
+_MOST_OWED = 200
+_owed: ContextVar[list[Any]] = ContextVar("stepwell_owed_hooks")
 _REMEDY = (
     "use an attrs class, a dataclass, a TypedDict or JSON shapes, or give the codec a cattrs converter that has hooks "
     "for it"
@@ -58,6 +63,27 @@ class Loaders:
         self._hooks: dict[Any, Hook] = {}
         self._made: Converter | None = None
 
+    def prepare(self, annotation: Any) -> Hook:
+        """Give the hook of an annotation, all of whose parts can be decoded.
+
+        Raises:
+            Refused: as `hook` does, and for the parts that it leaves for later.
+        """
+        owed: list[Any] = []
+        token = _owed.set(owed)
+        try:
+            hook = self.hook(annotation)
+            for part in owed:  # grows; a class that holds itself with ever other parameters would have no end
+                if len(owed) > _MOST_OWED:
+                    break
+                self.hook(part)
+        except Refused:
+            self._hooks.clear()  # some may rest on what was left for later
+            raise
+        finally:
+            _owed.reset(token)
+        return hook
+
     def hook(self, annotation: Any) -> Hook:
         """Give the hook of an annotation.
 
@@ -79,7 +105,7 @@ class Loaders:
         try:
             made = self._make(annotation)
         except BaseException:
-            del self._hooks[annotation]
+            self._hooks.pop(annotation, None)
             raise
         self._hooks[annotation] = made
         return made
@@ -144,28 +170,32 @@ class Loaders:
             return self._named_tuple(cls, args)
         if is_model(cls):
             return model(cls)
-        if attrs.has(cls) or dataclasses.is_dataclass(cls) or _is_typeddict(cls):
-            return self._object(annotation, cls)
+        if issubclass(cls, dict) and hasattr(cls, "__required_keys__"):
+            return self._typed_dict(cls, args)
+        if attrs.has(cls) or dataclasses.is_dataclass(cls):
+            return self._object(annotation, cls, args)
         raise Refused(f"a {describe(annotation)} can't be made from JSON", _REMEDY)
 
-    def _object(self, annotation: Any, cls: type) -> Hook:
+    def _object(self, annotation: Any, cls: type, args: tuple[Any, ...]) -> Hook:
         from cattrs.gen import make_dict_structure_fn
-        from cattrs.gen.typeddicts import make_dict_structure_fn as make_typeddict_fn
 
-        make: Any = make_typeddict_fn if _is_typeddict(cls) else make_dict_structure_fn
         try:
             if attrs.has(cls):
                 attrs.resolve_types(cls, include_extras=True)
-            inner = make(
-                annotation, self._converter(), _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=self._telling
+            inner = make_dict_structure_fn(
+                _nameable(annotation, cls, args),
+                self._converter(),
+                _cattrs_forbid_extra_keys=True,
+                _cattrs_detailed_validation=self._telling,
             )
         except Refused:
             raise
+        except RecursionError:  # cattrs is at this class already, with other parameters; it binds this one late
+            _owed.get([]).append(annotation)
+            raise
         except Exception as e:
-            raise Refused(
-                f"the fields of {describe(annotation)} can't be read ({type(e).__name__}: {e})",
-                "make the names in its annotations known in its module at run time",
-            ) from e
+            reason = f"the fields of {describe(annotation)} can't be read ({type(e).__name__}: {e})"
+            raise Refused(reason, _UNREADABLE) from e
         name = describe(annotation)
 
         def load(shape: Any, _: Any) -> Any:
@@ -227,13 +257,36 @@ class Loaders:
         return load
 
     def _named_tuple(self, cls: Any, args: tuple[Any, ...]) -> Hook:
-        try:
-            hints = typing.get_type_hints(cls, include_extras=True)
-        except Exception as e:
-            raise Refused(f"the fields of {describe(cls)} can't be read ({type(e).__name__}: {e})") from e
-        known = dict(zip(getattr(cls, "__parameters__", ()), args, strict=False))
+        hints, known = _hints(cls), parameters(cls, args)
         items = tuple(filled(hints.get(name, Any), known) for name in cls._fields)
         return self._row(lambda out: cls(*out), items, len(items) - len(cls._field_defaults))
+
+    def _typed_dict(self, cls: Any, args: tuple[Any, ...]) -> Hook:
+        hints, known = _hints(cls), parameters(cls, args)
+        members = {name: (self.hook(hint), hint) for name, hint in ((n, filled(h, known)) for n, h in hints.items())}
+        # In annotations that are text, `__required_keys__` takes no note of Required and NotRequired.
+        needed = [n for n, h in hints.items() if is_required(h, n in cls.__required_keys__)]
+        named = describe(cls)
+
+        def load(shape: Any, _: Any) -> Any:
+            if type(shape) is not dict:
+                raise Refused(f"expected an object with the keys of {named}, got {show(shape)}")
+            out: dict[str, Any] = {}
+            key = ""
+            try:
+                for key in needed:
+                    if key not in shape:
+                        raise Refused("is missing")
+                for key, one in shape.items():
+                    if key not in members:
+                        raise Refused("is an unknown key")
+                    hook, hint = members[key]
+                    out[key] = hook(one, hint)
+            except Exception as e:  # noqa: BLE001 - users' hooks and classes raise what they like
+                raise Inside(key, e) from None
+            return out
+
+        return load
 
     def _dict(self, key: Any, member: Any) -> Hook:
         load_key, load_member = self._key(key), self.hook(member)
@@ -305,8 +358,9 @@ class Loaders:
                 try:
                     fits.append((member, hook(shape, member)))
                 except Exception as e:  # noqa: BLE001 - users' hooks and classes raise what they like
-                    path, reason = problems(e)[0]
-                    reasons.append(f"{describe(member)}: {reason if path == '$' else path[1:] + ' ' + reason}")
+                    first = problems(e)[0]
+                    where = first.path.removeprefix("$")
+                    reasons.append(f"{describe(member)}: {where + ' ' if where else ''}{first.reason}")
             if not fits:
                 why = f" ({'; '.join(reasons)})" if reasons else ""
                 raise Refused(f"expected {named}, got {show(shape)}{why}")
@@ -351,5 +405,18 @@ def _after(hook: Hook, make: Callable[[Any], Any]) -> Hook:
     return load
 
 
-def _is_typeddict(cls: type) -> bool:
-    return issubclass(cls, dict) and hasattr(cls, "__total__") and hasattr(cls, "__required_keys__")
+def _nameable(annotation: Any, cls: Any, args: tuple[Any, ...]) -> Any:
+    # cattrs puts the names of type arguments into the name of the function that it generates, and is not prepared for
+    # all of them, such as Annotated[int, "percent"] | None. A NewType has a name and means the same.
+    names = [re.sub(r"[\[\]., <>|]", "_", getattr(arg, "__name__", None) or str(arg)) for arg in args]
+    if all(("_" + name).isidentifier() for name in names):
+        return annotation
+    made: Any = NewType  # type checkers want a literal
+    return cls[tuple(made(f"T{i}", arg) for i, arg in enumerate(args))]
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception as e:
+        raise Refused(f"the fields of {describe(cls)} can't be read ({type(e).__name__}: {e})", _UNREADABLE) from e

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["Inside", "Key", "Refused", "a_or_an", "describe", "path_of", "problems", "show"]
+__all__ = ["Inside", "Key", "Problem", "Refused", "a_or_an", "describe", "path_of", "problems", "show"]
 
 Key: TypeAlias = int | str
 
@@ -63,23 +63,27 @@ def a_or_an(cls: type) -> str:
     return f"an {name}" if name[:1] in "aeiouAEIO" else f"a {name}"
 
 
-def problems(problem: BaseException, keys: tuple[Key, ...] = ()) -> list[tuple[str, str]]:
-    """Flatten what a hook raised.
+class Problem(NamedTuple):
+    """One thing that is wrong, in words."""
 
-    Returns:
-        Pairs of path and reason, in the order of the value.
-    """
+    path: str
+    reason: str
+    remedy: str = ""
+
+
+def problems(problem: BaseException, keys: tuple[Key, ...] = ()) -> list[Problem]:
+    """Flatten what a hook raised, in the order of the value."""
     if isinstance(problem, Inside):
         return problems(problem.problem, (*keys, problem.key))
     if isinstance(problem, Refused):
-        return [(path_of((*keys, *reversed(problem.keys))), problem.reason)]
+        return [Problem(path_of((*keys, *reversed(problem.keys))), problem.reason, problem.remedy)]
     if isinstance(problem, BaseExceptionGroup):
-        found = []
+        found: list[Problem] = []
         for one in problem.exceptions:
             note = next((n for n in getattr(one, "__notes__", ()) if hasattr(n, "name") or hasattr(n, "index")), None)
             key = getattr(note, "name", getattr(note, "index", None))
             if isinstance(one, KeyError) and isinstance(key, str) and one.args == (key,):
-                found.append((path_of((*keys, key)), "is missing"))
+                found.append(Problem(path_of((*keys, key)), "is missing"))
             else:
                 found.extend(problems(one, keys if key is None else (*keys, key)))
         return found
@@ -87,11 +91,11 @@ def problems(problem: BaseException, keys: tuple[Key, ...] = ()) -> list[tuple[s
         return _of_model(problem, keys)
     extra = getattr(problem, "extra_fields", None)
     if extra is not None:
-        return [(path_of((*keys, str(key))), "is an unknown key") for key in sorted(extra, key=str)]
+        return [Problem(path_of((*keys, str(key))), "is an unknown key") for key in sorted(extra, key=str)]
     if isinstance(problem, RecursionError):
-        return [(path_of(keys), "nested too deep for the stack that is left")]
-    return [(path_of(keys), f"{type(problem).__name__}: {problem}")]
+        return [Problem(path_of(keys), "nested too deep for the stack that is left")]
+    return [Problem(path_of(keys), f"{type(problem).__name__}: {problem}")]
 
 
-def _of_model(error: Any, keys: tuple[Key, ...]) -> list[tuple[str, str]]:
-    return [(path_of((*keys, *one["loc"])), one["msg"]) for one in error.errors(include_url=False)]
+def _of_model(error: Any, keys: tuple[Key, ...]) -> list[Problem]:
+    return [Problem(path_of((*keys, *one["loc"])), one["msg"]) for one in error.errors(include_url=False)]

@@ -234,12 +234,10 @@ class Shaper:
             name = ""
             try:
                 for name in names:
-                    out[name] = self._walk(getattr(value, name), within, True)
+                    out[name] = self._walk(_field(value, name), within, True)
             except Refused as e:
                 e.keys.append(name)
                 raise
-            except AttributeError as e:
-                raise Refused(f"the field {name!r} was never set") from e
             within.discard(mark)
             return out
 
@@ -287,7 +285,7 @@ class Shaper:
 
     def _same_fields(self, names: tuple[str, ...], before: Any, after: Any) -> None:
         for name in names:
-            a, b = getattr(before, name, msgspec.UNSET), getattr(after, name, msgspec.UNSET)
+            a, b = _field(before, name, msgspec.UNSET), _field(after, name, msgspec.UNSET)
             if a is not b:
                 self._same_inside(name, a, b)
 
@@ -304,6 +302,15 @@ def _called(fn: Callable[[Any], Any], value: Any) -> Any:
         return fn(value)
     except Exception as e:
         raise Refused(f"{a_or_an(type(value))} could not be written: {type(e).__name__}: {e}") from e
+
+
+def _field(value: Any, name: str, *otherwise: Any) -> Any:
+    try:
+        return getattr(value, name, *otherwise)
+    except AttributeError as e:
+        raise Refused("was never set") from e
+    except Exception as e:
+        raise Refused(f"can't be read: {type(e).__name__}: {e}") from e
 
 
 def _sorted(shapes: list[Any]) -> list[Any]:

@@ -61,6 +61,7 @@ class _Plan:
         atom: a plain JSON class, whose values come back without further ado.
         hook: makes the value of a JSON shape.
         decoder: msgspec's, where its rules are exactly those of the hook, else None.
+        floats: the decoder takes an int beyond 64 bits, which has 19 digits at least, for a float.
     """
 
     annotation: Any
@@ -68,6 +69,7 @@ class _Plan:
     atom: bool
     hook: Hook
     decoder: msgspec.json.Decoder[Any] | None
+    floats: bool
 
 
 class Codec:
@@ -153,7 +155,7 @@ class Codec:
         """
         plan = self._plan(annotation)
         self._sized(raw)
-        if plan.decoder is not None:
+        if plan.decoder is not None and (len(raw) < 19 or not plan.floats):
             try:
                 return plan.decoder.decode(raw)
             except (ValueError, RecursionError):
@@ -214,7 +216,7 @@ class Codec:
 
     def _make(self, annotation: Any) -> _Plan:
         try:
-            hook = self._loaders.hook(annotation)
+            hook = self._loaders.prepare(annotation)
             native = self._native(annotation)
         except Refused as e:
             remedy = e.remedy or "say another type with .options(into=T)"
@@ -227,6 +229,7 @@ class Codec:
             atom=isinstance(annotation, type) and annotation in _ATOMS,
             hook=hook,
             decoder=None if native is UNSET else msgspec.json.Decoder(native),
+            floats="float" in repr(native),
         )
 
     def _native(self, annotation: Any) -> Any:
@@ -237,17 +240,16 @@ class Codec:
             return None
         if isinstance(annotation, type) and annotation in _ATOMS:
             return _ATOMS[annotation]
-        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-        if not (
-            (origin is list and len(args) == 1)
-            or (origin is dict and args[:1] == (str,))
-            or (origin in (typing.Union, types.UnionType) and len(args) == 2 and type(None) in args)
-        ):
+        origin: Any = typing.get_origin(annotation)
+        args = typing.get_args(annotation)
+        optional = origin in (typing.Union, types.UnionType) and len(args) == 2 and type(None) in args
+        if not optional and not (origin is list and len(args) == 1) and not (origin is dict and args[:1] == (str,)):
             return UNSET
         parts = tuple(self._native(arg) for arg in args)
         if UNSET in parts:
             return UNSET
-        return typing.Union[parts] if type(None) in args else origin[parts]  # noqa: UP007 - made at run time
+        form: Any = typing.Union if optional else origin
+        return form[parts]
 
     def _shape(self, value: Any, annotation: Any) -> Any:
         # A converter's hook for a class is found by the class of the value, one for a union or NewType only here.
@@ -269,9 +271,12 @@ class Codec:
             return self._telling.hook(plan.annotation)(shape, plan.annotation)
         except Exception as e:
             found = problems(e)
-            shown = "; ".join(f"{path}: {reason}" for path, reason in found[:3])
-            more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-            raise CodecError(f"{what}{describe(plan.annotation)}: {shown}{more}", path=found[0][0]) from e
+            texts = [f"{one.path}: {one.reason}" for one in found[:3]]
+            if len(found) > 3:
+                texts.append(f"and {len(found) - 3} more")
+            if found[0].remedy:
+                texts.append(found[0].remedy)
+            raise CodecError(f"{what}{describe(plan.annotation)}: {'; '.join(texts)}", path=found[0].path) from e
 
     def _sized(self, raw: _Raw) -> _Raw:
         if len(raw) > self._max_bytes:

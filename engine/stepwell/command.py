@@ -46,7 +46,8 @@ class Command(Generic[T_co]):
     """Whether it takes a number in the path of its fiber."""
 
     def __iter__(self) -> Generator[Command[Any], Any, T_co]:
-        return (yield self)
+        value: T_co = yield self
+        return value
 
     def __attrs_post_init__(self) -> None:
         made = made_in_turn.get()

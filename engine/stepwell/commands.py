@@ -15,7 +15,7 @@ Floor 1.
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 from uuid import UUID
 
 from attrs import field, frozen
@@ -25,6 +25,9 @@ from .errors import InvalidInputError
 from .groups import All, Race
 from .retry import as_seconds
 from .steps import Step, StepOptions, step
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm  # type checkers know it, installed or not
 
 __all__ = [
     "UNSET",
@@ -56,7 +59,12 @@ R = TypeVar("R")
 D = TypeVar("D")
 
 
-@frozen
+def _check_signal_name(_signal: object, _attribute: object, value: Any) -> None:
+    if not isinstance(value, str) or not value or len(value) > 200 or not value.isprintable():
+        raise InvalidInputError(f"a signal's name must be printable text of 1 to 200 characters, got {value!r}")
+
+
+@frozen(init=False)
 class Signal(Generic[T]):
     """A named, typed message that a run can wait for: `review = Signal("manual-review", Verdict)`.
 
@@ -65,13 +73,15 @@ class Signal(Generic[T]):
         type: type of the payload; Any means plain JSON.
     """
 
-    name: str = field()
-    type: type[T] | Any = Any
+    name: str = field(validator=_check_signal_name)
+    type: Any
 
-    @name.validator
-    def _check(self, _: object, value: object) -> None:
-        if not isinstance(value, str) or not value or len(value) > 200 or not value.isprintable():
-            raise InvalidInputError(f"a signal's name must be printable text of 1 to 200 characters, got {value!r}")
+    @overload
+    def __init__(self: Signal[Any], name: str) -> None: ...
+    @overload
+    def __init__(self, name: str, type: TypeForm[T]) -> None: ...
+    def __init__(self, name: str, type: Any = Any) -> None:
+        self.__attrs_init__(name, type)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @frozen(init=False, slots=False)
@@ -126,7 +136,7 @@ class Suspend(Command[T_co]):
         self: Suspend[R],
         signal: str,
         *,
-        into: type[R],
+        into: TypeForm[R],
         reason: str | None = None,
         timeout: timedelta | float | None = None,
         show: Any = UNSET,
@@ -137,7 +147,7 @@ class Suspend(Command[T_co]):
         self: Suspend[R | D],
         signal: str,
         *,
-        into: type[R],
+        into: TypeForm[R],
         default: D,
         reason: str | None = None,
         timeout: timedelta | float | None = None,
@@ -175,7 +185,7 @@ class Suspend(Command[T_co]):
             raise InvalidInputError("Suspend's default is given on time-out: give a timeout too")
         seconds = None if timeout is None else as_seconds(timeout, "Suspend's timeout")
         wanted = typed.type if into is UNSET else into
-        self.__attrs_init__(typed.name, wanted, reason, seconds, default, show, bool(fresh))  # type: ignore[attr-defined]
+        self.__attrs_init__(typed.name, wanted, reason, seconds, default, show, bool(fresh))  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
     def label(self) -> str:
@@ -203,7 +213,7 @@ class Sleep(Command[None]):
             raise InvalidInputError(f"Sleep's until must be a datetime with a time zone, got {until!r}")
         else:
             until = until.astimezone(timezone.utc)
-        self.__attrs_init__(seconds, until)  # type: ignore[attr-defined]
+        self.__attrs_init__(seconds, until)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @frozen
@@ -221,18 +231,18 @@ class Uuid(Command[UUID]):
     """Give a random UUID (version 4). Recorded as `uuid`."""
 
 
+def _check_change_id(_command: object, _attribute: object, value: Any) -> None:
+    if not isinstance(value, str) or not value or len(value) > 200 or not value.isprintable():
+        raise InvalidInputError(f"Patched takes a change id of 1 to 200 printable characters, got {value!r}")
+
+
 @frozen
 class Patched(Command[bool]):
     """Tell whether this run has the change: True on new runs, False on those recorded before it. Recorded as `patch`."""
 
     numbered: ClassVar[bool] = False
 
-    change_id: str = field()
-
-    @change_id.validator
-    def _check(self, _: object, value: object) -> None:
-        if not isinstance(value, str) or not value or len(value) > 200 or not value.isprintable():
-            raise InvalidInputError(f"Patched takes a change id of 1 to 200 printable characters, got {value!r}")
+    change_id: str = field(validator=_check_change_id)
 
     @property
     def kind(self) -> str:
@@ -252,10 +262,15 @@ class SetState(Command[None]):
     values: dict[str, Any]
 
     def __init__(self, **values: Any) -> None:
-        self.__attrs_init__(values)  # type: ignore[attr-defined]
+        self.__attrs_init__(values)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __hash__(self) -> int:
         return hash((SetState, *self.values))
+
+
+def _check_topic(_command: object, _attribute: object, value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidInputError(f"Emit's topic must be text or None, got {value!r}")
 
 
 @frozen
@@ -263,12 +278,7 @@ class Emit(Command[None]):
     """Record a value for readers of the run's events. Recorded as `emit`."""
 
     value: Any
-    topic: str | None = field(default=None)
-
-    @topic.validator
-    def _check(self, _: object, value: object) -> None:
-        if value is not None and not isinstance(value, str):
-            raise InvalidInputError(f"Emit's topic must be text or None, got {value!r}")
+    topic: str | None = field(default=None, validator=_check_topic)
 
     @property
     def label(self) -> str:

@@ -6,21 +6,25 @@ import uuid
 from typing import Any
 
 import msgspec
+from attrs import evolve
 
 from . import events as e
 from . import lifecycle as lc
 from .driving import Driver, RestartAndRetry, known_workflow, payload, signal_event
-from .errors import ConflictError, NotFoundError, RunClosedError
+from .errors import ConflictError, NotFoundError, RunClosedError, StoreUnavailableError
 from .incarnations import Plan, find_cut, plan_fork, plan_retry
 from .loading import Parts, make_head, read_history
 from .outcomes import Outcome, Running
 from .reading import outcome_of_head
 from .recorder import settle
 from .sessions import Sessions
-from .store import Conflict, Exists, LeaseRequest, RunHead
+from .store import AlreadyCommitted, Committed, Conflict, Exists, LeaseRequest, RunHead
 from .wire import to_draft
 
 __all__ = ["Control"]
+
+_CATCHES = 100
+"""How often a forced cancel looks again where a run stands that moves on meanwhile."""
 
 
 class Control(RestartAndRetry):
@@ -43,9 +47,7 @@ class Control(RestartAndRetry):
         """Record a signal; nobody is driven by it here."""
         head = self._head(run_id)
         if head.closed:
-            raise RunClosedError(
-                f"run {run_id!r} is {head.head.status}; it takes no signals", run_id=run_id, status=head.head.status
-            )
+            raise _closed(head)
         if known_workflow(self.parts.registry, head) is not None:
             self.driver.send_checked(run_id, name, value, wait, signal_id, must_wait=False, drive=False)
         else:  # a program without the run's code, such as the command line: what the run waits for checks it
@@ -70,15 +72,43 @@ class Control(RestartAndRetry):
         return self.driver.take(done.lease)
 
     def force_cancel(self, run_id: str, reason: str | None) -> None:
-        """Close the run as cancelled without asking its workflow."""
-        event = e.Cancelled(reason=reason, forced=True, timestamp=self.parts.stamp())
-        self._refuse_closed(run_id, self.driver.append_outside(run_id, event, closes=True))
+        """Close the run as cancelled without asking its workflow, in the name of whoever owns it now."""
+        parts, attempt_id = self.parts, uuid.uuid4().hex
+        event = e.Cancelled(reason=reason, forced=True, timestamp=parts.stamp())
+        for _ in range(_CATCHES):
+            run = self._head(run_id)
+            if run.closed:
+                raise _closed(run)
+            if self._close(run, event, attempt_id):
+                break
+        else:
+            raise StoreUnavailableError(f"run {run_id!r} moves on too fast to be closed; try again")
         self.sessions.notify(run_id)
-        self.parts.tell(lc.RunClosed(run_id, "cancelled"))
+        parts.tell(lc.RunClosed(run_id, "cancelled"))
+
+    def _close(self, run: RunHead, event: e.Cancelled, attempt_id: str) -> bool:
+        """Append the closing event where the run stands; False when it has moved on."""
+        now = e.micros(self.parts.now())
+        row = evolve(run.head, status="cancelled", due=None, waiting=(), blocked=None, updated=now)
+        done = settle(
+            lambda: self.parts.store.append(
+                run.run_id,
+                run.incarnation,
+                run.seq,
+                [to_draft(event)],
+                attempt_id=attempt_id,
+                head=row,
+                then="closed",
+                fence=run.fence,
+                release=True,
+            ),
+            self.parts.environment.clock,
+        )
+        return isinstance(done, (Committed, AlreadyCommitted))
 
     def _refuse_closed(self, run_id: str, done: object) -> None:
         if isinstance(done, Conflict):
-            raise RunClosedError(f"run {run_id!r} is closed", run_id=run_id)
+            raise _closed(self._head(run_id))
 
     # ---- incarnations
 
@@ -168,6 +198,11 @@ class Control(RestartAndRetry):
         if head is None:
             raise NotFoundError(f"no run {run_id!r}", run_id=run_id)
         return head
+
+
+def _closed(run: RunHead) -> RunClosedError:
+    status = run.head.status
+    return RunClosedError(f"run {run.run_id!r} is {status}: nothing reaches it any more", run_id=run.run_id, status=status)
 
 
 def _anew(plan: Plan, stamp: str) -> list[e.EventBase]:

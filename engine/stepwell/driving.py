@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from attrs import evolve
@@ -34,9 +35,9 @@ from .logs import logger
 from .machine import Machine
 from .outcomes import Outcome, RunFailed, Running
 from .reading import outcome_of_head
-from .recorder import TRIES, settle
+from .recorder import TRIES, Recorder, settle
 from .registry import Registry
-from .session import CODE_ERRORS, Session
+from .session import CODE_ERRORS, STATUS, Session
 from .sessions import Sessions
 from .store import AlreadyCommitted, Committed, Conflict, Created, Exists, Lease, LeaseRequest, RunHead
 from .wire import to_draft
@@ -75,7 +76,11 @@ class Driver:
             tags=dict(tags),
             timestamp=self.parts.stamp(),
         )
-        return start, Machine(workflow, start, codec=self.parts.codec, run_id=run_id)
+        machine = Machine(workflow, start, codec=self.parts.codec, run_id=run_id)
+        if isinstance(machine.error, InvalidInputError):  # a command that can't be made: the code is wrong, not the run
+            machine.close()
+            raise machine.error
+        return start, machine
 
     def create(self, run_id: str, events: list[e.EventBase], *, drive: bool) -> Created | Exists:
         """Create a run with its first events, the lease included when it is to be driven."""
@@ -167,15 +172,21 @@ class Driver:
 
     def take(self, lease: Lease) -> Outcome[Any]:
         """Load the run of a lease and drive it; a run that can't be loaded is marked as blocked."""
-        try:
+        with self._fits(lease):
             run = load(self.parts, lease.run_id)
+        return self.drive(run, lease)
+
+    @contextmanager
+    def _fits(self, lease: Lease) -> Iterator[None]:
+        """While a leased run is folded: when its code does not fit, it is marked; the lease ends with any error."""
+        try:
+            yield
         except _UNFIT as error:
             self._block(lease, error)
             raise
         except BaseException:
             self.parts.store.release(lease)
             raise
-        return self.drive(run, lease)
 
     def advance(self, run_id: str, *, join: bool = False) -> Outcome[Any]:
         """Claim the run and drive it; `join`: a run that somebody else drives gives Running."""
@@ -218,18 +229,10 @@ class Driver:
             return
         workflow = known_workflow(parts.registry, head)
         blocked = blocked_by(error, workflow, parts.registry)
-        row = evolve(head.head, blocked=blocked, status="pending", updated=e.micros(parts.now()))
+        now = e.micros(parts.now())
+        row = evolve(head.head, blocked=blocked, status="pending", due=now, updated=now)
         try:
-            parts.store.append(
-                lease.run_id,
-                lease.incarnation,
-                head.seq,
-                [],
-                attempt_id=uuid.uuid4().hex,
-                head=row,
-                fence=lease.fence,
-                release=True,
-            )
+            Recorder(parts.store, parts.environment.clock, lease, head.seq).give_up(row)
         except StepwellError as failed:
             logger.warning("run %r could not be marked as blocked: %s", lease.run_id, failed)
         parts.tell(lc.RunBlocked(lease.run_id, error.code, error.message))
@@ -269,21 +272,25 @@ class Driver:
             granted = False
             try:
                 if run.machine.closed:
-                    raise RunClosedError(f"run {run_id!r} is closed", run_id=run_id, status=run.machine.status)
+                    status = STATUS[run.machine.status]
+                    raise RunClosedError(f"run {run_id!r} is {status}", run_id=run_id, status=status)
                 pending = _waiting(run.machine, run_id, name, wait, must_wait)
                 event = signal_event(parts, name, payload(parts.codec, pending, name, value), wait, signal_id)
                 lease = LeaseRequest(parts.owner, parts.ttl) if drive else None
                 done = self.append_outside(run_id, event, at=(run.incarnation, run.seq), lease=lease)
                 if isinstance(done, Conflict):
                     continue  # something came between: look again
-                granted = done.lease is not None
-                if granted and isinstance(done, Committed):
-                    run.machine.feed(event)
-                    run.last = event
-                elif granted and done.lease is not None:  # sent before: what followed has to be read
-                    run.machine.close()
-                    run = load(parts, run_id)
-                return done, run if granted else None
+                if done.lease is None:
+                    return done, None
+                with self._fits(done.lease):
+                    if isinstance(done, AlreadyCommitted):  # sent before: what followed has to be read
+                        run.machine.close()
+                        run = load(parts, run_id)
+                    else:
+                        run.machine.feed(event)
+                        run.last = event
+                granted = True
+                return done, run
             finally:
                 if not granted:
                     run.machine.close()
@@ -296,16 +303,14 @@ class Driver:
         *,
         at: tuple[int, int] | None = None,
         lease: LeaseRequest | None = None,
-        closes: bool = False,
     ) -> Committed | AlreadyCommitted | Conflict:
         """Append an event from outside; `at`: only at this incarnation and seq."""
         parts = self.parts
         incarnation, seq = at if at is not None else (None, None)
         attempt_id = f"signal-{parts.codec.digest(event.id)}" if isinstance(event, e.Resume) else uuid.uuid4().hex
-        how: dict[str, Any] = {"then": "closed"} if closes else {}
         draft, due = to_draft(event), e.micros(parts.now())
         append: Callable[[], Any] = lambda: parts.store.append(  # noqa: E731 - one attempt, repeated as it is
-            run_id, incarnation, seq, [draft], attempt_id=attempt_id, due=due, lease=lease, **how
+            run_id, incarnation, seq, [draft], attempt_id=attempt_id, due=due, lease=lease
         )
         done = settle(append, parts.environment.clock)
         assert isinstance(done, (Committed, AlreadyCommitted, Conflict))
@@ -385,7 +390,9 @@ def payload(codec: Codec, pending: Pending | None, name: str, value: Any) -> byt
             raw = codec.encode(value)
             codec.decode(raw, into)
         except CodecError as error:
-            text = error.message if isinstance(value, (dict, list, str, int, float, bool, type(None))) else unfit.message
+            text = (
+                error.message if isinstance(value, (dict, list, str, int, float, bool, type(None))) else unfit.message
+            )
             raise InvalidInputError(f"signal {name!r} does not fit {_type_name(into)}: {text}") from error
         return raw
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 from . import events as e
 from .codec import Codec
-from .commands import Signal
+from .commands import Flow, Signal
 from .control import Control
 from .driving import Driver, IfClosed, IfOpen
 from .environment import Clock, Environment, SystemClock, new_run_id as make_run_id
@@ -36,6 +36,7 @@ from .workflows import Workflow
 
 __all__ = ["Engine"]
 
+T = TypeVar("T")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
@@ -78,7 +79,7 @@ class Engine:
     def __init__(
         self,
         store: str | Store,
-        workflows: Iterable[Workflow[Any, Any]] = (),
+        workflows: Iterable[Workflow[..., Any]] = (),
         *,
         retry: RetryPolicy | None = None,
         clock: Clock | None = None,
@@ -101,7 +102,7 @@ class Engine:
         env = environment or Environment(clock=clock or SystemClock(), executor=executor)
         self._store: Store = _open_store(store) if isinstance(store, str) else _checked_store(store)
         self._performer = Performer(env, perform, loop)
-        self._sessions = Sessions(self._store, ttl, renews=env.renews)
+        self._sessions = Sessions(self._store, ttl, renews=env.threads)
         self._parts = Parts(
             store=self._store,
             codec=codec or Codec(),
@@ -126,8 +127,8 @@ class Engine:
 
     def start(
         self,
-        workflow: Workflow[Unpack[Ts], R],
-        *args: Unpack[Ts],
+        workflow: Callable[[*Ts], Flow[R]],
+        *args: *Ts,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         if_open: IfOpen = "join",
@@ -158,8 +159,8 @@ class Engine:
 
     def submit(
         self,
-        workflow: Workflow[Unpack[Ts], R],
-        *args: Unpack[Ts],
+        workflow: Callable[[*Ts], Flow[R]],
+        *args: *Ts,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         if_open: IfOpen = "join",
@@ -209,8 +210,8 @@ class Engine:
     def resume(
         self,
         run_id: str,
-        signal: Signal[Any] | str,
-        value: Any = None,
+        signal: Signal[T] | str,
+        value: T | dict[str, Any] | list[Any] | None = None,
         *,
         wait: str | None = None,
         id: str | None = None,
@@ -237,8 +238,8 @@ class Engine:
     def signal(
         self,
         run_id: str,
-        signal: Signal[Any] | str,
-        value: Any = None,
+        signal: Signal[T] | str,
+        value: T | dict[str, Any] | list[Any] | None = None,
         *,
         wait: str | None = None,
         id: str | None = None,
@@ -408,7 +409,7 @@ class Engine:
 
     def _start(
         self,
-        workflow: Workflow[Any, Any],
+        workflow: Any,
         args: tuple[Any, ...],
         run_id: str | None,
         tags: Mapping[str, str] | None,
@@ -447,9 +448,6 @@ class Engine:
             self._pid = os.getpid()
 
 
-
-
-
 def _open_store(url: str) -> Store:
     from stepwell_stores import open_store  # late: the engine does not depend on the stores
 
@@ -479,12 +477,14 @@ def _run_id(run_id: object) -> str:
     if not run_id.isprintable():
         raise InvalidInputError(f"a run id can't hold control or unprintable characters, got {run_id!r}")
     if len(run_id.encode()) > 200:
-        raise InvalidInputError(f"a run id can be 200 bytes of UTF-8 at most, got {len(run_id.encode())}: {run_id[:40]!r}...")
+        raise InvalidInputError(
+            f"a run id can be 200 bytes of UTF-8 at most, got {len(run_id.encode())}: {run_id[:40]!r}..."
+        )
     return run_id
 
 
-def _signal_name(signal: object) -> str:
-    return signal.name if isinstance(signal, Signal) else Signal(signal).name  # type: ignore[arg-type]
+def _signal_name(signal: Signal[Any] | str) -> str:
+    return signal.name if isinstance(signal, Signal) else Signal(signal).name
 
 
 def _reason(reason: object) -> str | None:

@@ -119,13 +119,14 @@ class Environment:
 
     Attributes:
         executor: runs steps of branches; None means a bounded pool of the engine's own, made at first use.
-        renews: whether a background thread renews leases; a simulation in one thread does without.
+        threads: whether background threads are used, to renew leases and for steps with a time-out; a simulation in one
+            thread does without.
     """
 
     clock: Clock = field(factory=SystemClock)
     entropy: Entropy = field(factory=SystemEntropy)
     executor: Executor | None = None
-    renews: bool = True
+    threads: bool = True
 
     def make_executor(self) -> Executor:
         """The pool that is used when none was given."""

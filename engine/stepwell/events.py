@@ -60,8 +60,10 @@ _MICRO = timedelta(microseconds=1)
 
 def instant(when: datetime) -> str:
     """Write an aware datetime as the wire does: UTC, microseconds, `Z`."""
-    return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if when.year >= 1000 else (
-        when.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return (
+        when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        if when.year >= 1000
+        else (when.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z")
     )
 
 
@@ -80,9 +82,7 @@ def from_micros(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
-class EventBase(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel", omit_defaults=True
-):
+class EventBase(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel", omit_defaults=True):
     """What every event has.
 
     Attributes:
@@ -295,9 +295,7 @@ Event: TypeAlias = (
 )
 """Any event of a history."""
 
-EVENT_TYPES: dict[str, type[EventBase]] = {
-    str(cls.__struct_config__.tag): cls for cls in EventBase.__subclasses__()
-}
+EVENT_TYPES: dict[str, type[EventBase]] = {str(cls.__struct_config__.tag): cls for cls in EventBase.__subclasses__()}
 """Event classes by their `type` on the wire."""
 
 OUTSIDE = (Resume, Cancel, Pause, Unpause)

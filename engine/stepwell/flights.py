@@ -20,7 +20,7 @@ from .inputs import inputs_digest
 from .loading import Loaded, Parts
 from .logs import logger
 from .machine import Machine, result_type
-from .performers import Flight, StepContext, idempotency_key
+from .performers import Flight, LeavesLoop, StepContext, idempotency_key
 from .retry import RetryPolicy
 
 __all__ = ["Flights"]
@@ -182,7 +182,7 @@ class Flights:
         self._errors[flight.at] = (error, 0.0)
         if not pending.cancelling and not flight.command.given.at_most_once:
             policy = self._policy(flight.command)
-            if policy.wants(error, number):
+            if self._wants(policy, error, number):
                 delay = policy.delay(number, f"{self.run.run_id}/{flight.at}")
                 due = e.instant(self.parts.now() + timedelta(seconds=delay))
                 failure = failure_of(error, attempts=number)
@@ -195,6 +195,14 @@ class Flights:
                     timestamp=self.parts.stamp(),
                 )
         return self._failed(pending, error, number, stamp)
+
+    def _wants(self, policy: RetryPolicy, error: BaseException, number: int) -> bool:
+        """Whether another attempt follows; the user's own predicate must not cost the record of this one."""
+        try:
+            return policy.wants(error, number)
+        except Exception:
+            logger.exception("the predicate of a retry policy raised; the step is not tried again")
+            return False
 
     def _policy(self, command: c.Step[Any]) -> RetryPolicy:
         return command.given.retry or self.run.workflow.retry or self.parts.retry
@@ -262,6 +270,8 @@ def _error_of(flight: Flight) -> BaseException | None:
         error = flight.future.exception()
     except CancelledError as cancelled:
         return cancelled
+    if isinstance(error, LeavesLoop):
+        error = error.error
     if isinstance(error, (KeyboardInterrupt, SystemExit)) and not flight.dropped:
         raise error
     return error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from attrs import field, frozen
 
@@ -41,10 +41,18 @@ class All(Command[T_co]):
     @overload
     def __init__(self: All[tuple[()]], *, limit: int | None = None, settle: bool = False) -> None: ...
     @overload
-    def __init__(self: All[tuple[T1]], b1: Branch[T1], /, *, limit: int | None = None) -> None: ...
+    def __init__(
+        self: All[tuple[T1]], b1: Branch[T1], /, *, limit: int | None = None, settle: Literal[False] = False
+    ) -> None: ...
     @overload
     def __init__(
-        self: All[tuple[T1, T2]], b1: Branch[T1], b2: Branch[T2], /, *, limit: int | None = None
+        self: All[tuple[T1, T2]],
+        b1: Branch[T1],
+        b2: Branch[T2],
+        /,
+        *,
+        limit: int | None = None,
+        settle: Literal[False] = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -55,6 +63,7 @@ class All(Command[T_co]):
         /,
         *,
         limit: int | None = None,
+        settle: Literal[False] = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -66,6 +75,7 @@ class All(Command[T_co]):
         /,
         *,
         limit: int | None = None,
+        settle: Literal[False] = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -78,6 +88,7 @@ class All(Command[T_co]):
         /,
         *,
         limit: int | None = None,
+        settle: Literal[False] = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -91,18 +102,96 @@ class All(Command[T_co]):
         /,
         *,
         limit: int | None = None,
+        settle: Literal[False] = False,
     ) -> None: ...
     @overload
-    def __init__(self: All[tuple[T, ...]], *branches: Branch[T], limit: int | None = None) -> None: ...
+    def __init__(
+        self: All[tuple[T, ...]], *branches: Branch[T], limit: int | None = None, settle: Literal[False] = False
+    ) -> None: ...
     @overload
     def __init__(
-        self: All[tuple[T | BaseException, ...]], *branches: Branch[T], settle: bool, limit: int | None = None
+        self: All[tuple[T1 | BaseException]], b1: Branch[T1], /, *, limit: int | None = None, settle: Literal[True]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: All[tuple[T1 | BaseException, T2 | BaseException]],
+        b1: Branch[T1],
+        b2: Branch[T2],
+        /,
+        *,
+        limit: int | None = None,
+        settle: Literal[True],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: All[tuple[T1 | BaseException, T2 | BaseException, T3 | BaseException]],
+        b1: Branch[T1],
+        b2: Branch[T2],
+        b3: Branch[T3],
+        /,
+        *,
+        limit: int | None = None,
+        settle: Literal[True],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: All[tuple[T1 | BaseException, T2 | BaseException, T3 | BaseException, T4 | BaseException]],
+        b1: Branch[T1],
+        b2: Branch[T2],
+        b3: Branch[T3],
+        b4: Branch[T4],
+        /,
+        *,
+        limit: int | None = None,
+        settle: Literal[True],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: All[
+            tuple[T1 | BaseException, T2 | BaseException, T3 | BaseException, T4 | BaseException, T5 | BaseException]
+        ],
+        b1: Branch[T1],
+        b2: Branch[T2],
+        b3: Branch[T3],
+        b4: Branch[T4],
+        b5: Branch[T5],
+        /,
+        *,
+        limit: int | None = None,
+        settle: Literal[True],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: All[
+            tuple[
+                T1 | BaseException,
+                T2 | BaseException,
+                T3 | BaseException,
+                T4 | BaseException,
+                T5 | BaseException,
+                T6 | BaseException,
+            ]
+        ],
+        b1: Branch[T1],
+        b2: Branch[T2],
+        b3: Branch[T3],
+        b4: Branch[T4],
+        b5: Branch[T5],
+        b6: Branch[T6],
+        /,
+        *,
+        limit: int | None = None,
+        settle: Literal[True],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: All[tuple[T | BaseException, ...]], *branches: Branch[T], limit: int | None = None, settle: bool
     ) -> None: ...
     def __init__(self, *branches: Any, limit: int | None = None, settle: bool = False) -> None:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise InvalidInputError(f"All's limit must be a whole number of 1 or more, got {limit!r}")
         _check_branches("All", branches)
-        self.__attrs_init__(branches, limit, bool(settle))  # type: ignore[attr-defined]
+        self.__attrs_init__(branches, limit, bool(settle))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @frozen(init=False, slots=False)
@@ -117,6 +206,37 @@ class Race(Command[T_co]):
     names: tuple[str, ...] | None
 
     @overload
+    def __init__(self: Race[tuple[int, T1]], b1: Branch[T1], /) -> None: ...
+    @overload
+    def __init__(self: Race[tuple[int, T1 | T2]], b1: Branch[T1], b2: Branch[T2], /) -> None: ...
+    @overload
+    def __init__(self: Race[tuple[int, T1 | T2 | T3]], b1: Branch[T1], b2: Branch[T2], b3: Branch[T3], /) -> None: ...
+    @overload
+    def __init__(
+        self: Race[tuple[int, T1 | T2 | T3 | T4]], b1: Branch[T1], b2: Branch[T2], b3: Branch[T3], b4: Branch[T4], /
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Race[tuple[int, T1 | T2 | T3 | T4 | T5]],
+        b1: Branch[T1],
+        b2: Branch[T2],
+        b3: Branch[T3],
+        b4: Branch[T4],
+        b5: Branch[T5],
+        /,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Race[tuple[int, T1 | T2 | T3 | T4 | T5 | T6]],
+        b1: Branch[T1],
+        b2: Branch[T2],
+        b3: Branch[T3],
+        b4: Branch[T4],
+        b5: Branch[T5],
+        b6: Branch[T6],
+        /,
+    ) -> None: ...
+    @overload
     def __init__(self: Race[tuple[int, T]], *branches: Branch[T]) -> None: ...
     @overload
     def __init__(self: Race[tuple[str, T]], **named: Branch[T]) -> None: ...
@@ -124,7 +244,7 @@ class Race(Command[T_co]):
         if bool(branches) == bool(named):
             raise InvalidInputError("Race takes branches, either all by position or all by name, and at least one")
         _check_branches("Race", (*branches, *named.values()))
-        self.__attrs_init__(branches or tuple(named.values()), tuple(named) or None)  # type: ignore[attr-defined]
+        self.__attrs_init__(branches or tuple(named.values()), tuple(named) or None)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _check_branches(name: str, branches: tuple[Any, ...]) -> None:

@@ -16,7 +16,14 @@ from attrs import frozen
 from . import commands as c
 from . import events as e
 from .codec import Codec
-from .errors import ConflictError, InvalidInputError, NotFoundError
+from .errors import (
+    CodecError,
+    ConflictError,
+    DivergenceError,
+    InvalidInputError,
+    InvalidYieldError,
+    NotFoundError,
+)
 from .inputs import inputs_digest
 from .machine import Machine
 from .workflows import Workflow
@@ -92,13 +99,20 @@ def plan_retry(
     try:
         for event in before:
             machine.feed(event)
-        retry = e.Retry(cut=cut, patches=_answers(workflow, history, codec) if machine.asking else {}, timestamp=stamp)
+        decided = _answers(workflow, history, codec)
+        open_asks = {i: yes for i, yes in decided.items() if i not in machine.patches}
+        patches = {i: yes for i, yes in open_asks.items() if not yes or i == machine.asking}
+        retry = e.Retry(cut=cut, patches=patches, timestamp=stamp)
         machine.feed(retry)
-        kept = []
+        kept: list[e.EventBase] = []
         for event in history[cut:-1]:
+            _say_yes(machine, kept, stamp)
             if _stays(machine, codec, event):
                 event = msgspec.structs.replace(event, kept=True)
-                machine.feed(event)
+                try:
+                    machine.feed(event)
+                except CodecError:
+                    continue  # the code wants another type now: the step runs again
                 kept.append(event)
     finally:
         machine.close()
@@ -144,9 +158,19 @@ def _answers(workflow: Workflow[Any, Any], history: Sequence[e.EventBase], codec
     try:
         for event in history[1:]:
             machine.feed(event)
+    except (DivergenceError, CodecError, InvalidYieldError):
+        pass  # the code was mended after the cut; what was asked before that counts
     finally:
         machine.close()
     return machine.patches
+
+
+def _say_yes(machine: Machine, kept: list[e.EventBase], stamp: str) -> None:
+    """A Patched that the failed run never came to asks in a new run, as it were: the owner says yes."""
+    while machine.asking is not None:
+        patch = e.Patch(change_id=machine.asking, timestamp=stamp, kept=True)
+        machine.feed(patch)
+        kept.append(patch)
 
 
 def _stays(machine: Machine, codec: Codec, event: e.EventBase) -> bool:

@@ -84,7 +84,9 @@ class Running:
 
     def unwrap(self) -> NoReturn:
         """Raise RunNotFinishedError."""
-        raise RunNotFinishedError(f"run {self.run_id!r} is not finished; engine.wait() waits for it", run_id=self.run_id)
+        raise RunNotFinishedError(
+            f"run {self.run_id!r} is not finished; engine.wait() waits for it", run_id=self.run_id
+        )
 
 
 @frozen

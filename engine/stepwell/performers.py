@@ -25,7 +25,7 @@ from .commands import Step
 from .environment import Environment
 from .errors import InvalidInputError
 
-__all__ = ["Flight", "Perform", "Performer", "StepContext", "call_step", "current_step"]
+__all__ = ["Flight", "LeavesLoop", "Perform", "Performer", "StepContext", "call_step", "current_step"]
 
 
 @frozen
@@ -123,6 +123,14 @@ class Flight:
     dropped: bool = False
 
 
+class LeavesLoop(Exception):
+    """Carries KeyboardInterrupt or SystemExit out of an event loop, which would end for them and take every step along."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Performer:
     """Threads and the event loop of one engine.
 
@@ -154,9 +162,9 @@ class Performer:
     def launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
         """Perform a step elsewhere: on the loop, in a daemon thread, or on the executor."""
         within = contextvars.copy_context()
-        if _is_async(step.fn):
+        if self.is_async(step):
             return asyncio.run_coroutine_threadsafe(self._await(step, context, within), self._get_loop())
-        if daemon:
+        if daemon and self._environment.threads:
             future: Future[Any] = Future()
             future.set_running_or_notify_cancel()
             thread = threading.Thread(
@@ -170,8 +178,8 @@ class Performer:
         return self._get_executor().submit(within.run, self._call, step, context)
 
     def is_async(self, step: Step[Any]) -> bool:
-        """Whether the step's function is `async def`."""
-        return _is_async(step.fn)
+        """Whether the step runs on the event loop: its function is `async def`, and is what is called."""
+        return self._perform is call_step and _is_async(step.fn)
 
     def close(self) -> None:
         """End the threads; steps that run are not waited for."""
@@ -191,13 +199,19 @@ class Performer:
     def _call(self, step: Step[Any], context: StepContext) -> Any:
         _current.set(context)
         value = self._perform(step, context)
-        if inspect.iscoroutine(value):
-            return asyncio.run_coroutine_threadsafe(_as_is(value), self._get_loop()).result()
-        return value
+        if not inspect.iscoroutine(value):
+            return value
+        try:
+            return asyncio.run_coroutine_threadsafe(_carried(value), self._get_loop()).result()
+        except LeavesLoop as carried:
+            raise carried.error from None
 
     async def _await(self, step: Step[Any], context: StepContext, within: contextvars.Context) -> Any:
-        within.run(_current.set, context)
-        return await asyncio.get_running_loop().create_task(_as_is(within.run(self._perform, step, context)), context=within)
+        return await asyncio.get_running_loop().create_task(self._awaited(step, context), context=within)
+
+    async def _awaited(self, step: Step[Any], context: StepContext) -> Any:
+        _current.set(context)
+        return await _carried(self._perform(step, context))
 
     def _get_executor(self) -> Executor:
         with self._lock:
@@ -215,14 +229,22 @@ class Performer:
             return self._loop
 
 
-async def _as_is(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
+async def _carried(value: Any) -> Any:
+    try:
+        return await value if inspect.isawaitable(value) else value
+    except (KeyboardInterrupt, SystemExit) as error:
+        raise LeavesLoop(error) from error
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
+        if left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 

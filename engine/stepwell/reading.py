@@ -48,9 +48,7 @@ def closing_event(store: Store, run: RunHead) -> e.EventBase:
     return read_event(tail.records[-1], place)
 
 
-def outcome_of_head(
-    codec: Codec, store: Store, run: RunHead, workflow: Workflow[Any, Any] | None
-) -> Outcome[Any]:
+def outcome_of_head(codec: Codec, store: Store, run: RunHead, workflow: Workflow[Any, Any] | None) -> Outcome[Any]:
     """How a run stands, by its head, without folding its history."""
     if run.closed:
         return outcome_of(codec, run.run_id, workflow, closing_event(store, run))

@@ -111,3 +111,11 @@ class Recorder:
             return False
         self.seq += len(records)
         return True
+
+    def give_up(self, head: Head) -> None:
+        """Write the head and end the lease, wherever the tail is by now; a run that was closed meanwhile stays as it is."""
+        while not self.append([], head=head, release=True):
+            found = self.store.head(self.lease.run_id)
+            if found is None or found.closed:
+                return
+            self.seq = found.seq

@@ -9,7 +9,7 @@ from types import CodeType
 from typing import Any
 
 from .errors import InvalidInputError, NotFoundError, VersionMismatchError
-from .workflows import Workflow
+from .workflows import Workflow, check_workflow
 
 __all__ = ["Registry", "fingerprint"]
 
@@ -28,9 +28,7 @@ class Registry:
 
     def add(self, workflow: Workflow[Any, Any]) -> None:
         """Make a workflow known; the same one twice is fine."""
-        if not isinstance(workflow, Workflow):
-            hint = "; decorate it with @workflow" if callable(workflow) else ""
-            raise InvalidInputError(f"an engine's workflows are made with @workflow, got {workflow!r}{hint}")
+        check_workflow(workflow)
         versions = self._by_name.setdefault(workflow.name, {})
         known = versions.setdefault(workflow.version, workflow)
         if known is not workflow:
@@ -49,7 +47,9 @@ class Registry:
         versions = self._by_name.get(name)
         if versions is None:
             known = ", ".join(sorted(self._by_name)) or "none"
-            raise NotFoundError(f"this engine knows no workflow {name!r} (it knows: {known}); add it to workflows=[...]")
+            raise NotFoundError(
+                f"this engine knows no workflow {name!r} (it knows: {known}); add it to workflows=[...]"
+            )
         if version not in versions:
             raise VersionMismatchError(
                 f"workflow {name!r}: the run is on version {version!r}, and this engine has {', '.join(sorted(versions))}; "

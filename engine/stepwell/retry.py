@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from attrs import field, frozen
 
@@ -78,7 +79,7 @@ class RetryPolicy:
             raise InvalidInputError(f"RetryPolicy jitter must be between 0 and 1, got {jitter!r}")
         if when is not None and not callable(when):
             raise InvalidInputError(f"RetryPolicy when must be a callable that takes the exception, got {when!r}")
-        self.__attrs_init__(  # type: ignore[attr-defined]
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue]
             attempts,
             as_seconds(initial, "RetryPolicy initial"),
             float(factor),
@@ -117,7 +118,7 @@ class RetryPolicy:
 
 
 def _classes(value: object, name: str) -> tuple[type[BaseException], ...]:
-    found = value if isinstance(value, tuple) else (value,)
+    found: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
     for cls in found:
         if not (isinstance(cls, type) and issubclass(cls, BaseException)):
             raise InvalidInputError(f"RetryPolicy {name} takes exception classes, got {cls!r}")

@@ -208,7 +208,9 @@ class Scheduler:
         for i, branch in enumerate(command.branches):
             gen = _single(branch) if isinstance(branch, c.Command) else branch
             if self.in_use(gen):
-                raise self.invalid(fiber, f"branch {i} of {type(command).__name__} is a generator that is in use already")
+                raise self.invalid(
+                    fiber, f"branch {i} of {type(command).__name__} is a generator that is in use already"
+                )
             child = Fiber(gen, f"{at}.{i}.", group, i, cancel, ignored=fiber.ignored)
             self._fibers[id(child)] = child
             group.fibers.append(child)

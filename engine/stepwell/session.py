@@ -29,12 +29,15 @@ from .logs import logger
 from .outcomes import Outcome, RunPaused, RunSuspended
 from .reading import outcome_of
 from .recorder import Recorder
-from .store import Lease
+from .store import Lease, Status
 
-__all__ = ["CODE_ERRORS", "Session"]
+__all__ = ["CODE_ERRORS", "STATUS", "Session"]
 
 CODE_ERRORS = (DivergenceError, CodecError, InvalidYieldError)
 """Code and history don't fit: the run is blocked, its history stays as it is."""
+
+STATUS: dict[str, Status] = {"complete": "completed", "cancelled": "cancelled", "error": "failed"}
+"""The status of a closed run, by how its machine ended."""
 
 MAX_BATCH = 512
 """Events that are fed before they are written, at most."""
@@ -279,8 +282,8 @@ class Session:
             cause = self.recorder.seq + len(self._batch) if cut is None else cut
             event = e.Error(error=failure_of(machine.error), cause=cause, state=state, timestamp=stamp)
             logger.info("run %r failed", self.run.run_id, exc_info=machine.error)
-        status = {"complete": "completed", "cancelled": "cancelled", "error": "failed"}[machine.status]
-        head = make_head(parts, self.run.start, status)  # type: ignore[arg-type]
+        status = STATUS[machine.status]
+        head = make_head(parts, self.run.start, status)
         if self._append([event], head=head, then="closed", release=True):
             machine.feed(event)
             self.run.last = event
@@ -293,9 +296,11 @@ class Session:
         """Mark the run, so that no worker claims it until the code changes."""
         parts, run_id = self.parts, self.run.run_id
         logger.warning("run %r is blocked: %s", run_id, error)
-        head = make_head(parts, self.run.start, "pending", blocked=blocked_by(error, self.run.workflow, parts.registry))
+        blocked = blocked_by(error, self.run.workflow, parts.registry)
+        # due at once, so that it is tried again as soon as the code changes
+        head = make_head(parts, self.run.start, "pending", due=parts.now(), blocked=blocked)
         try:
-            self.recorder.append([], head=head, release=True)
+            self.recorder.give_up(head)
         except Exception as failed:
             logger.warning("run %r could not be marked as blocked: %s", run_id, failed)
         parts.tell(lc.RunBlocked(run_id, error.code, error.message))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from attrs import field, frozen
 
 from .command import UNSET, Command, made_in_turn
 from .errors import InvalidInputError
 from .retry import RetryPolicy, as_seconds
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm  # type checkers know it, installed or not
 
 __all__ = ["Step", "StepOptions", "step"]
 
@@ -142,7 +146,8 @@ class Step(Command[T_co]):
                 f"Step can't call the generator function {_name(fn)!r}: its body would not run. "
                 "Use `yield from` to run a workflow in this one, or a plain function as the step"
             )
-        self.__attrs_init__(fn, args, kwargs, getattr(fn, _STEP_DEFAULTS, None) or StepOptions())  # type: ignore[attr-defined]
+        defaults = getattr(fn, _STEP_DEFAULTS, None) or StepOptions()
+        self.__attrs_init__(fn, args, kwargs, defaults)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __hash__(self) -> int:
         return hash((Step, self.name))
@@ -169,7 +174,7 @@ class Step(Command[T_co]):
     def options(
         self,
         *,
-        into: type[R],
+        into: TypeForm[R],
         name: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: timedelta | float | None = None,
@@ -202,12 +207,12 @@ class Step(Command[T_co]):
         if made is not None:
             made.pop(id(self), None)  # this one is replaced, so nobody has to yield it
         copy: Step[Any] = object.__new__(Step)
-        copy.__attrs_init__(self.fn, self.args, self.kwargs, merged)  # type: ignore[attr-defined]
+        copy.__attrs_init__(self.fn, self.args, self.kwargs, merged)  # pyright: ignore[reportAttributeAccessIssue]
         return copy
 
 
 def _name(fn: Callable[..., Any]) -> str:
-    while hasattr(fn, "func") and not hasattr(fn, "__name__"):  # functools.partial
+    while isinstance(fn, partial) and not hasattr(fn, "__name__"):
         fn = fn.func
     name = getattr(fn, "__name__", None) or type(fn).__name__
     return str(name)

@@ -72,6 +72,7 @@ __all__ = [
 Status: TypeAlias = Literal["pending", "running", "suspended", "paused", "completed", "failed", "cancelled"]
 """Status of a run. Stores hold all but `running`, which is `pending` under a live lease."""
 
+
 @frozen
 class Waiting:
     """A signal that a run waits for.

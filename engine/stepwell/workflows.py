@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
-from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, overload
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from attrs import field, frozen
 
-from .commands import Command
+from .commands import Flow
 from .errors import InvalidInputError
 from .retry import RetryPolicy
 
-__all__ = ["Workflow", "workflow"]
+__all__ = ["Workflow", "check_workflow", "workflow"]
 
 R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
+P = ParamSpec("P")
 
 
 @frozen(eq=False, slots=False)
-class Workflow(Generic[Unpack[Ts], R]):
+class Workflow(Generic[P, R]):
     """What `@workflow` makes. Calling it gives its generator, so `yield from other(x)` puts one inline in another.
 
     Attributes:
@@ -29,7 +29,7 @@ class Workflow(Generic[Unpack[Ts], R]):
         retry: default retry policy of its steps; None leaves it to the engine.
     """
 
-    fn: Callable[[Unpack[Ts]], Generator[Command[Any], Any, R]]
+    fn: Callable[P, Flow[R]]
     name: str = field(kw_only=True)
     version: str = field(kw_only=True, default="1")
     retry: RetryPolicy | None = field(kw_only=True, default=None)
@@ -39,8 +39,8 @@ class Workflow(Generic[Unpack[Ts], R]):
         object.__setattr__(self, "__wrapped__", self.fn)
         object.__setattr__(self, "__module__", self.fn.__module__)
 
-    def __call__(self, *args: Unpack[Ts]) -> Generator[Command[Any], Any, R]:
-        return self.fn(*args)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Flow[R]:
+        return self.fn(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<workflow {self.name} version {self.version}>"
@@ -52,13 +52,11 @@ class Workflow(Generic[Unpack[Ts], R]):
 
 
 @overload
-def workflow(
-    fn: Callable[[Unpack[Ts]], Generator[Command[Any], Any, R]], /
-) -> Workflow[Unpack[Ts], R]: ...
+def workflow(fn: Callable[P, Flow[R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
     *, name: str | None = None, version: str = "1", retry: RetryPolicy | None = None
-) -> Callable[[Callable[[Unpack[Ts]], Generator[Command[Any], Any, R]]], Workflow[Unpack[Ts], R]]: ...
+) -> Callable[[Callable[P, Flow[R]]], Workflow[P, R]]: ...
 def workflow(
     fn: Callable[..., Any] | None = None,
     /,
@@ -91,7 +89,15 @@ def workflow(
     return _make(fn, name, version, retry)
 
 
-def _make(fn: Any, name: str | None, version: str, retry: RetryPolicy | None) -> Workflow[Any, Any]:
+def check_workflow(value: object) -> Workflow[..., Any]:
+    """Give a workflow back; anything else raises InvalidInputError."""
+    if not isinstance(value, Workflow):
+        hint = "; decorate it with @workflow" if callable(value) else ""
+        raise InvalidInputError(f"workflows are made with @workflow, got {value!r}{hint}")
+    return value
+
+
+def _make(fn: Any, name: str | None, version: str, retry: RetryPolicy | None) -> Workflow[..., Any]:
     if isinstance(fn, Workflow):
         raise InvalidInputError(f"{fn!r} is a workflow already")
     if not inspect.isgeneratorfunction(fn):

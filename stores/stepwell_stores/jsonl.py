@@ -7,11 +7,9 @@ a run hold its short write lock, readers too, so nobody sees a record before it 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from attrs import evolve
 
@@ -19,9 +17,6 @@ from stepwell.errors import (
     ClosedError,
     CorruptHistoryError,
     NotFoundError,
-    StepwellError,
-    StoreError,
-    StoreMisconfiguredError,
     StoreUnavailableError,
 )
 from stepwell.store import (
@@ -46,11 +41,12 @@ from stepwell.store import (
     seal,
 )
 
-from .jsonl_files import Directory, UnsyncedError, WriteError
+from .bell import Bell
+from .jsonl_files import Directory, UnsyncedError, WriteError, translated
 from .jsonl_journal import find_attempt
 from .jsonl_names import encode
-from .jsonl_runs import Fence, Held, Run, Runs
-from .liveness import Owners, watch_forks
+from .jsonl_runs import Fence, Held, Run, Runs, begun
+from .liveness import Owners
 from .rules import (
     Clock,
     check_append,
@@ -66,7 +62,7 @@ from .rules import (
 
 __all__ = ["JsonlStore"]
 
-_POLL = 0.1  # seconds between two looks at what other processes wrote
+T = TypeVar("T")
 
 
 class JsonlStore:
@@ -86,10 +82,8 @@ class JsonlStore:
         self._files = Directory(self.path, must_exist=must_exist)
         self._runs = Runs(self._files)
         self._owners = Owners(os.path.join(self.path, ".owners"))
-        self._changed = threading.Condition()
-        self._writes = 0
+        self._bell = Bell()
         self._closed = False
-        watch_forks(self)
 
     @property
     def durability(self) -> Durability:
@@ -109,24 +103,23 @@ class JsonlStore:
     ) -> CreateOutcome:
         """Create a run; see the port."""
         check_first(run_id, records, attempt_id, lease)
-        with self._open(run_id) as (stem, run):
-            try:
-                if run is not None:
-                    first = envelope(self._runs.raw(stem, 0).partition(b"\n")[0])
-                    if first.attempt_id != attempt_id:
-                        return Exists(self._run_head(run))
-                    return Created(self._grant(run, lease, attempt_id)[0])
-                old = self._runs.fence(stem)
-                if old is not None and old.deleted:
-                    self._runs.clear(stem)
-                fence = 1 if old is None else old.fence + 1
-                if old is not None or "~" in stem:  # a hash alone doesn't tell the run's id
-                    self._runs.raise_fence(stem, Fence(run_id, fence))
-                lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
-                run = _begun(run_id, stem, 0, lines, fence, then == "closed", head)
-                return Created(self._begin(run, lines, lease, attempt_id))
-            except (OSError, UnsyncedError) as e:
-                return _outcome(e)
+
+        def work(stem: str, run: Run | None) -> CreateOutcome:
+            if run is not None:
+                if self._runs.first_attempt(run, 0) != attempt_id:
+                    return Exists(self._run_head(run))
+                return Created(self._grant(run, lease, attempt_id)[0])
+            old = self._runs.fence(stem)
+            if old is not None and old.deleted:
+                self._runs.clear(stem)
+            fence = 1 if old is None else old.fence + 1
+            if old is not None or "~" in stem:  # a hash alone doesn't tell the run's id
+                self._runs.raise_fence(stem, Fence(run_id, fence))
+            lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
+            new = begun(run_id, stem, 0, lines, fence, then == "closed", head)
+            return Created(self._begin(new, lines, lease, attempt_id))
+
+        return self._attempt(run_id, work)
 
     def open_incarnation(
         self,
@@ -140,23 +133,21 @@ class JsonlStore:
     ) -> AppendOutcome:
         """Open the next incarnation of a closed run; see the port."""
         check_first(run_id, records, attempt_id, lease)
-        with self._open(run_id) as (stem, run):
+
+        def work(stem: str, run: Run | None) -> AppendOutcome:
             if run is None:
                 raise NotFoundError(f"no run {run_id!r}")
-            try:
-                if 0 < incarnation <= run.incarnation:
-                    first = envelope(self._runs.raw(stem, incarnation).partition(b"\n")[0])
-                    if first.attempt_id == attempt_id:
-                        asked = lease if incarnation == run.incarnation else None
-                        return AlreadyCommitted(0, incarnation, *self._grant(run, asked, attempt_id))
-                if not run.closed or incarnation != run.incarnation + 1:
-                    return run.position.conflict()
-                fence = run.fence + 1
-                lines = seal(records, session=fence, offset=0, attempt_id=attempt_id)
-                new = _begun(run_id, stem, incarnation, lines, fence, False, head)
-                return Committed(0, incarnation, self._begin(new, lines, lease, attempt_id))
-            except (OSError, UnsyncedError) as e:
-                return _outcome(e)
+            if 0 < incarnation <= run.incarnation and self._runs.first_attempt(run, incarnation) == attempt_id:
+                asked = lease if incarnation == run.incarnation else None
+                return AlreadyCommitted(0, incarnation, *self._grant(run, asked, attempt_id))
+            if not run.closed or incarnation != run.incarnation + 1:
+                return run.position.conflict()
+            fence = run.fence + 1
+            lines = seal(records, session=fence, offset=0, attempt_id=attempt_id)
+            new = begun(run_id, stem, incarnation, lines, fence, False, head)
+            return Committed(0, incarnation, self._begin(new, lines, lease, attempt_id))
+
+        return self._attempt(run_id, work)
 
     def append(
         self,
@@ -175,25 +166,25 @@ class JsonlStore:
     ) -> AppendOutcome:
         """Append to a history; see the port."""
         check_append(run_id, incarnation, expected_seq, records, attempt_id, head, then, fence, release, lease)
-        with self._open(run_id) as (_, run):
+
+        def work(_stem: str, run: Run | None) -> AppendOutcome:
             if run is None:
                 raise NotFoundError(f"no run {run_id!r}")
-            try:
-                if fence is None:
-                    return self._append_outside(run, incarnation, expected_seq, records, attempt_id, due, lease)
-                assert incarnation is not None  # check_append saw to it
-                assert expected_seq is not None
-                lines = seal(records, session=fence, offset=expected_seq, then=then)
-                if lines and self._there(run, incarnation, expected_seq, lines):
-                    return AlreadyCommitted(expected_seq, incarnation)
-                refusal = run.position.refuses_owner(incarnation, expected_seq, fence)
-                if refusal is not None:
-                    return refusal
-                frees = release or then == "closed"
-                new = evolve(run, head=head or run.head, closed=then == "closed", held=None if frees else run.held)
-                return self._write(run, new, lines) or Committed(expected_seq, incarnation)
-            except OSError as e:
-                return _outcome(e)
+            if fence is None:
+                return self._append_outside(run, incarnation, expected_seq, records, attempt_id, due, lease)
+            assert incarnation is not None  # check_append saw to it
+            assert expected_seq is not None
+            lines = seal(records, session=fence, offset=expected_seq, then=then)
+            if lines and self._runs.holds(run, incarnation, expected_seq, lines):
+                return AlreadyCommitted(expected_seq, incarnation)
+            refusal = run.position.refuses_owner(incarnation, expected_seq, fence)
+            if refusal is not None:
+                return refusal
+            frees = release or then == "closed"
+            new = evolve(run, head=head or run.head, closed=then == "closed", held=None if frees else run.held)
+            return self._write(run, new, lines) or Committed(expected_seq, incarnation)
+
+        return self._attempt(run_id, work)
 
     def _append_outside(
         self,
@@ -207,7 +198,7 @@ class JsonlStore:
     ) -> AppendOutcome:
         for number in range(run.incarnation, -1, -1):
             known = find_attempt(self._runs.raw(run.stem, number), attempt_id)
-            if known is not None and not (known == 0 and number == run.incarnation == 0):
+            if known is not None:
                 return AlreadyCommitted(known, number, *self._grant(run, lease, attempt_id))
         refusal = run.position.refuses_outside(incarnation, expected_seq)
         if refusal is not None:
@@ -220,14 +211,8 @@ class JsonlStore:
         seq = run.seq
         try:
             return Committed(seq, run.incarnation, *self._grant(new, lease, attempt_id))
-        except (OSError, UnsyncedError):
+        except (OSError, UnsyncedError, StoreUnavailableError):
             return Committed(seq, run.incarnation)  # it is written; only the lease could not be had
-
-    def _there(self, run: Run, incarnation: int, seq: int, lines: list[bytes]) -> bool:
-        """Whether these very records are at this position already."""
-        if incarnation > run.incarnation or (incarnation == run.incarnation and seq >= run.seq):
-            return False
-        return self._runs.lines(run, incarnation)[seq : seq + len(lines)] == lines
 
     def _write(self, run: Run, new: Run, lines: list[bytes]) -> NotApplied | Unknown | None:
         """Append to the journal, then keep the head. None when the records are durable."""
@@ -239,7 +224,7 @@ class JsonlStore:
             new.seq = run.seq + len(lines)
             new.session = envelope(lines[-1]).session
         saved = self._runs.save(new)
-        self._tell()
+        self._bell.ring()
         if not saved and not lines:
             return NotApplied(StoreUnavailableError(f"{self.path}: the head of run {run.run_id!r} can't be written"))
         return None
@@ -351,29 +336,32 @@ class JsonlStore:
 
     def wait(self, run_id: str, seq: int, timeout: float) -> bool:
         """Block until the history may be longer; see the port."""
-        deadline = time.monotonic() + timeout
-        while True:
-            before = self._writes
+
+        def grown() -> bool:
             head = self.head(run_id)
-            if head is not None and head.seq > seq:
-                return True
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            with self._changed:
-                # In this process a write tells; what other processes wrote is looked for.
-                self._changed.wait_for(lambda: self._writes != before, min(left, _POLL))  # noqa: B023
+            return head is not None and head.seq > seq
+
+        return self._bell.wait(grown, timeout)
 
     def close(self) -> None:
         """Close the lock files and give up the leases that this store holds."""
         self._closed = True
         self._files.close()
         self._owners.close()
-        self._tell()
+        self._bell.ring()
 
-    def after_fork(self) -> None:
-        """Make a new lock: the inherited one may be held by a thread that isn't here."""
-        self._changed = threading.Condition()
+    def _attempt(self, run_id: str, work: Callable[[str, Run | None], T]) -> T | NotApplied | Unknown:
+        """Run a write whose failure is an outcome. `work` turns what fails after the write into one by itself."""
+        try:
+            with self._open(run_id) as (stem, run):
+                try:
+                    return work(stem, run)
+                except UnsyncedError as e:
+                    return Unknown(e)
+                except OSError as e:
+                    return NotApplied(e)
+        except StoreUnavailableError as e:
+            return NotApplied(e)
 
     @contextlib.contextmanager
     def _open(self, run_id: str, *, writing: bool = True) -> Iterator[tuple[str, Run | None]]:
@@ -390,7 +378,7 @@ class JsonlStore:
         try:
             yield
         except (OSError, UnsyncedError, WriteError) as e:
-            raise _error(self.path, e) from e
+            raise translated(self.path, e) from e
 
     def _check_open(self) -> None:
         if self._closed:
@@ -409,11 +397,6 @@ class JsonlStore:
                 raise
             if run is not None:
                 yield run
-
-    def _tell(self) -> None:
-        with self._changed:
-            self._writes += 1
-            self._changed.notify_all()
 
     def _live(self, run: Run) -> bool:
         return run.held is not None and run.held.until > self._clock() and self._owners.alive(run.held.lock)
@@ -440,13 +423,13 @@ class JsonlStore:
             until = self._clock() + micros(request.ttl)
             run.held = Held(request.owner, until, self._owners.own(), attempt_id)
         self._runs.begin(run, lines)
-        self._tell()
+        self._bell.ring()
         if run.held is None:
             return None
         return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until)
 
     def _grant(self, run: Run, request: LeaseRequest | None, attempt_id: str | None) -> tuple[Lease | None, int | None]:
-        """Grant a lease if the run is open and free, or find the one that this attempt was given: (lease, busy until)."""
+        """Grant a lease if the run is open and free, or find this attempt's own: (lease, busy until)."""
         if request is None or run.closed:
             return None, None
         if run.held is not None and self._live(run):
@@ -459,27 +442,3 @@ class JsonlStore:
             run.held = Held(request.owner, self._clock() + micros(request.ttl), self._owners.own(), attempt_id)
             self._keep(run)
         return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until), None
-
-
-def _begun(run_id: str, stem: str, incarnation: int, lines: list[bytes], fence: int, closed: bool, head: Head) -> Run:
-    size = sum(len(line) + 1 for line in lines)
-    return Run(run_id, stem, incarnation, len(lines), size, fence, fence, closed, head)
-
-
-def _outcome(error: Exception) -> NotApplied | Unknown:
-    return Unknown(error) if isinstance(error, UnsyncedError) else NotApplied(error)
-
-
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-
-
-def _error(path: str, cause: Exception) -> StepwellError:
-    number = cause.errno if isinstance(cause, OSError) else None
-    make: Callable[[str], StepwellError] = StoreError
-    if number in _FORBIDDEN:
-        make = StoreMisconfiguredError
-    elif number in _FULL:
-        make = StoreUnavailableError
-    where = getattr(cause, "filename", None) or path
-    return make(f"{where}: {getattr(cause, 'strerror', None) or cause}")

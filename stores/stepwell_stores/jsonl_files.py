@@ -9,15 +9,15 @@ import contextlib
 import errno
 import os
 import threading
-import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from stepwell.errors import StoreMisconfiguredError, StoreUnavailableError
+from stepwell.errors import StepwellError, StoreError, StoreMisconfiguredError, StoreUnavailableError
 
-from .liveness import fcntl, watch_forks
+from .filelock import FileLock, fcntl, make_private
+from .liveness import ForkAware, watch_forks
 
-__all__ = ["Directory", "UnsyncedError", "WriteError"]
+__all__ = ["Directory", "UnsyncedError", "WriteError", "translated"]
 
 _STRIPES = 64
 _BUSY_SECONDS = 5.0
@@ -36,7 +36,7 @@ class UnsyncedError(Exception):
     """A new file may or may not be found under its name after a power cut."""
 
 
-class Directory:
+class Directory(ForkAware):
     """A directory that holds a store's files.
 
     Args:
@@ -48,8 +48,7 @@ class Directory:
         self.path = path
         self._must_exist = must_exist
         self._ready = False
-        self._locks = [threading.Lock() for _ in range(_STRIPES)]
-        self._fds: dict[int, int] = {}
+        self._stripes = [self._stripe(number) for number in range(_STRIPES)]
         watch_forks(self)
 
     def file(self, name: str) -> str:
@@ -64,38 +63,26 @@ class Directory:
             StoreUnavailableError: somebody held it for five seconds.
         """
         self.prepare()
-        number = zlib.crc32(stem.encode()) % _STRIPES
-        with self._locks[number]:
-            fd = self._fds.get(number)
-            if fd is None:
-                fd = self._fds[number] = self._open_lock(number)
-            self._flock(fd, stem)
+        threads, turn, lock = self._stripes[zlib.crc32(stem.encode()) % _STRIPES]
+        with threads:
+            # Who waits holds the turn, so a busy process that comes back at once can't pass it by.
+            self._take(turn, stem)
+            try:
+                self._take(lock, stem)
+            finally:
+                turn.release()
             try:
                 yield
             finally:
-                # Not by closing: a child that is just being made may have a copy of the descriptor.
-                fcntl.flock(fd, fcntl.LOCK_UN)
+                lock.release()
 
-    def _open_lock(self, number: int) -> int:
-        path = self.file(".locks")
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-            os.chmod(path, 0o700)
-        return os.open(os.path.join(path, f"{number:02x}.lock"), os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+    def _take(self, lock: FileLock, stem: str) -> None:
+        if not lock.acquire(_BUSY_SECONDS):
+            raise StoreUnavailableError(f"{self.path}: another process holds the write lock of {stem}; try again")
 
-    def _flock(self, fd: int, stem: str) -> None:
-        deadline, pause = time.monotonic() + _BUSY_SECONDS, 0.0002
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError as e:
-                if e.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() > deadline:
-                    raise StoreUnavailableError(
-                        f"{self.path}: another process has held the write lock of {stem} for {_BUSY_SECONDS:g} s; try again"
-                    ) from e
-            time.sleep(pause)
-            pause = min(pause * 2, 0.02)
+    def _stripe(self, number: int) -> tuple[threading.Lock, FileLock, FileLock]:
+        path = self.file(f".locks/{number:02x}")
+        return threading.Lock(), FileLock(f"{path}.turn"), FileLock(f"{path}.lock")
 
     def prepare(self) -> None:
         """See at first use that the directory can hold a store; make it when there is none.
@@ -115,6 +102,7 @@ class Directory:
             raise StoreMisconfiguredError(f"{self.path} is no directory; name one for the store's files")
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
             raise StoreMisconfiguredError(f"no permission to write in {self.path}; run as its owner, or chmod it")
+        make_private(self.file(".locks"))
         self._ready = True
 
     def _make(self) -> None:
@@ -131,19 +119,17 @@ class Directory:
 
     def close(self) -> None:
         """Close the lock files, when those who hold them are done."""
-        for number, lock in enumerate(self._locks):
-            with lock:
-                fd = self._fds.pop(number, None)
-                if fd is not None:
-                    os.close(fd)
+        for threads, turn, lock in self._stripes:
+            with threads:
+                turn.close()
+                lock.close()
 
-    def after_fork(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Open the lock files anew: an inherited descriptor shares its lock with the parent."""
-        for fd in self._fds.values():
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self._fds = {}
-        self._locks = [threading.Lock() for _ in range(_STRIPES)]
+        for _, turn, lock in self._stripes:
+            turn.close()
+            lock.close()
+        self._stripes = [self._stripe(number) for number in range(_STRIPES)]
 
     def read(self, name: str) -> bytes | None:
         """All bytes of a file, None when there is none."""
@@ -170,8 +156,24 @@ class Directory:
         except FileNotFoundError:
             return None
 
-    def publish(self, name: str, data: bytes, *, durable: bool = True) -> None:
-        """Put a whole file in place of the old one, at once. The run's lock must be held.
+    def overwrite(self, name: str, data: bytes) -> None:
+        """Write a small file over its old bytes, not durably and not at once: for what has a checksum and can be lost.
+
+        A new file in place of the old one would take the next sync of a journal twice as long.
+        """
+        fd = os.open(self.file(name), os.O_WRONLY | os.O_CREAT | _FLAGS, 0o600)
+        try:
+            old = os.fstat(fd).st_size
+            if not old:
+                os.fchmod(fd, 0o600)
+            write_all(fd, data)
+            if old > len(data):
+                os.ftruncate(fd, len(data))
+        finally:
+            os.close(fd)
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Put a whole file in place of the old one, at once and durably. The run's lock must be held.
 
         Raises:
             OSError: nothing changed.
@@ -184,14 +186,12 @@ class Directory:
         try:
             os.fchmod(fd, 0o600)
             write_all(fd, data)
-            if durable:
-                os.fsync(fd)
+            os.fsync(fd)
         finally:
             os.close(fd)
         try:
             os.replace(temporary, self.file(name))
-            if durable:
-                sync_directory(self.path)
+            sync_directory(self.path)
         except OSError as e:
             raise UnsyncedError(f"{self.file(name)}: {e}") from e
 
@@ -217,10 +217,19 @@ class Directory:
         finally:
             os.close(fd)
 
-    def sync(self, name: str) -> None:
-        """Make what is in a file durable before anybody acts on it: its writer may have died before its own sync."""
-        fd = os.open(self.file(name), os.O_WRONLY | os.O_APPEND | _FLAGS)
+    def sync(self, name: str, written: bytes = b"", at: int = 0) -> None:
+        """Make what is in a file durable before anybody acts on it: its writer may have died before its own sync.
+
+        Args:
+            written: bytes of it that may never have been synced. They are written again in their place: after a sync
+                that failed the kernel takes them for clean, and would sync nothing.
+            at: where they are.
+        """
+        fd = os.open(self.file(name), os.O_WRONLY | _FLAGS)
         try:
+            if written:
+                os.lseek(fd, at, os.SEEK_SET)
+                write_all(fd, written)
             sync_file(fd)
         finally:
             os.close(fd)
@@ -287,3 +296,19 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+def translated(path: str, cause: Exception) -> StepwellError:
+    """The port's error for one of the system's."""
+    number = cause.errno if isinstance(cause, OSError) else None
+    make: Callable[[str], StepwellError] = StoreError
+    if number in _FORBIDDEN:
+        make = StoreMisconfiguredError
+    elif number in _FULL:
+        make = StoreUnavailableError
+    where = getattr(cause, "filename", None) or path
+    return make(f"{where}: {getattr(cause, 'strerror', None) or cause}")

@@ -11,20 +11,23 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import zlib
 from typing import Any
 
 from attrs import asdict, define, frozen
 
 from stepwell.errors import CorruptHistoryError
-from stepwell.store import Blocked, Head, Waiting
+from stepwell.store import Blocked, Head, Waiting, envelope
 
-from .jsonl_files import Directory, UnsyncedError
-from .jsonl_journal import Scan, rebuilt_head, scan
-from .jsonl_names import decode
+from .jsonl_files import Directory
+from .jsonl_journal import rebuilt_head, scan
+from .jsonl_names import decode, encode
 from .rules import Position, status_from
 
-__all__ = ["Fence", "Held", "Run", "Runs"]
+__all__ = ["Fence", "Held", "Run", "Runs", "begun"]
 
+_BLOCK = 512
+_CRC = len(', "crc": "00000000"}')
 _JOURNAL = re.compile(r"([a-z0-9_%~-]+)\.([0-9]+)\.jsonl")
 
 
@@ -77,6 +80,12 @@ def journal(stem: str, incarnation: int) -> str:
     return f"{stem}.{incarnation}.jsonl"
 
 
+def begun(run_id: str, stem: str, incarnation: int, lines: list[bytes], fence: int, closed: bool, head: Head) -> Run:
+    """Where a run stands after the first records of an incarnation."""
+    size = sum(len(line) + 1 for line in lines)
+    return Run(run_id, stem, incarnation, len(lines), size, fence, fence, closed, head)
+
+
 class Runs:
     """Reads and writes the files of runs. Every call but `stems` needs the run's lock."""
 
@@ -109,6 +118,8 @@ class Runs:
             number, size = 0, self._files.size(journal(stem, 0))
             if size is None:
                 return None
+            if known is not None:
+                raise CorruptHistoryError(f"{self._files.file(known.journal)} is gone; restore it from a backup")
         if known is not None and number == known.incarnation and size < known.size:
             raise CorruptHistoryError(
                 f"{self._files.file(known.journal)} has {size} bytes, fewer than the {known.size} that were "
@@ -141,23 +152,20 @@ class Runs:
         run_id = decode(stem) or (fence and fence.run_id) or (known and known.run_id)
         if not run_id:
             raise CorruptHistoryError(f"{path}: {stem}.fence, which has the run's id, is gone", place=path)
-        if writing and (found.torn or found.unended):
-            self._mend(name, found)
-        head = rebuilt_head(found.lines, known and known.head, path)
+        if writing and found.torn:
+            self._files.cut(name, found.size, found.torn)
+        head = rebuilt_head(found.lines, None if known is None else known.head, path)
         run = Run(run_id, stem, number, len(found.lines), found.size, found.session, 0, found.closed, head)
         if known is not None and number == known.incarnation and not run.closed:
             run.held, run.fence = known.held, known.fence
         if found.unended and not writing:
             run.size -= 1
         elif writing:
+            start = known.size if known is not None and number == known.incarnation else 0
+            self._files.sync(name, _text(found.lines)[start:], start)
+            self._synced.add(name)
             self.save(run)
         return run
-
-    def _mend(self, name: str, found: Scan) -> None:
-        if found.torn:
-            self._files.cut(name, found.size, found.torn)
-        if found.unended:
-            self._files.append(name, b"\n", found.size - 1)
 
     def lines(self, run: Run, incarnation: int) -> list[bytes]:
         """The records of one incarnation, each checked.
@@ -172,6 +180,16 @@ class Runs:
             raise CorruptHistoryError(f"{path}: holds {len(found)} records, not {run.seq}", place=path, seq=len(found))
         return found
 
+    def holds(self, run: Run, incarnation: int, seq: int, lines: list[bytes]) -> bool:
+        """Whether these very records are at this position already."""
+        if incarnation > run.incarnation or (incarnation == run.incarnation and seq >= run.seq):
+            return False
+        return self.lines(run, incarnation)[seq : seq + len(lines)] == lines
+
+    def first_attempt(self, run: Run, incarnation: int) -> str | None:
+        """The attempt that opened an incarnation."""
+        return envelope(self.raw(run.stem, incarnation).partition(b"\n")[0]).attempt_id
+
     def save(self, run: Run) -> bool:
         """Keep head and lease; whether that went well. They are a cache: the journal says what was done."""
         row = {
@@ -185,23 +203,35 @@ class Runs:
             "head": {**asdict(run.head), "tags": dict(run.head.tags)},
             "lease": None if run.held is None else asdict(run.held),
         }
+        text = json.dumps(row).encode()
+        text = b'%b, "crc": "%08x"}' % (text[:-1], zlib.crc32(text[:-1]))
         try:
-            self._files.publish(f"{run.stem}.head.json", json.dumps(row).encode(), durable=False)
-        except (OSError, UnsyncedError):
+            # The size hardly ever changes, which makes the next sync cheaper.
+            self._files.overwrite(
+                f"{run.stem}.head.json", text.ljust(len(text) // _BLOCK * _BLOCK + _BLOCK - 1) + b"\n"
+            )
+        except OSError:
             return False
         return True
 
     def _cached(self, stem: str) -> Run | None:
         """The head as it was kept, None when it is gone or no head: then it is rebuilt."""
         try:
-            row = json.loads(self._files.read(f"{stem}.head.json") or b"null")
-            numbers = [row[key] for key in ("incarnation", "seq", "size", "session", "fence")]
+            text = (self._files.read(f"{stem}.head.json") or b"").rstrip()
+            if text[-_CRC:] != b', "crc": "%08x"}' % zlib.crc32(text[:-_CRC]):
+                return None
+            row = json.loads(text)
             held = None if row["lease"] is None else Held(**row["lease"])
             head = _head(row["head"])
-            if not isinstance(row["runId"], str) or not all(isinstance(number, int) for number in numbers):
+            if encode(row["runId"]) != stem:
                 return None
-            return Run(row["runId"], stem, *numbers, bool(row["closed"]), head, held)
-        except (ValueError, KeyError, TypeError):
+            run_id, numbers = (
+                row["runId"],
+                (int(row[key]) for key in ("incarnation", "seq", "size", "session", "fence")),
+            )
+            incarnation, seq, size, session, fence = numbers
+            return Run(run_id, stem, incarnation, seq, size, session, fence, bool(row["closed"]), head, held)
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def fence(self, stem: str) -> Fence | None:

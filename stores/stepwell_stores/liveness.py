@@ -13,40 +13,59 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import threading
 import weakref
-from typing import Protocol
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows
-    fcntl = None  # type: ignore[assignment]
+from .filelock import fcntl, make_private
 
 
-class Forked(Protocol):
-    """Something that must let go of what it inherited."""
+class ForkAware:
+    """Something with locks or handles that must not be shared with a forked child."""
 
-    def after_fork(self) -> None:
-        """Called in a forked child, where no other thread runs: drop inherited handles, make new locks."""
+    def before_fork(self) -> None:
+        """Called in the parent, by the thread that forks: come to rest."""
+
+    def after_fork_in_parent(self) -> None:
+        """Called in the parent: go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Called in the child, where no other thread runs: drop what was inherited, make new locks."""
 
 
-_watched: weakref.WeakSet[Forked] = weakref.WeakSet()
+_watched: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+_resting: list[ForkAware] = []
 
 
-def watch_forks(thing: Forked) -> None:
-    """Have `thing.after_fork()` called in every child that is forked from now on."""
+def watch_forks(thing: ForkAware) -> None:
+    """Have the methods of `thing` called at every fork from now on."""
     _watched.add(thing)
 
 
+def _before_fork() -> None:
+    _resting[:] = _watched
+    for thing in _resting:
+        thing.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    things = _resting[:]
+    _resting.clear()
+    for thing in reversed(things):
+        thing.after_fork_in_parent()
+
+
 def _after_fork_in_child() -> None:
-    for thing in list(_watched):
-        thing.after_fork()
+    things = _resting[:]
+    _resting.clear()
+    for thing in things:
+        thing.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
-class Owners:
+class Owners(ForkAware):
     """The directory of owner locks beside a store: this store's own lock, and a look at the others'.
 
     Args:
@@ -55,15 +74,16 @@ class Owners:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self._beginning = threading.Lock()
         self._id: str | None = None
         self._fd = -1
         self._finalizer: weakref.finalize[[str, int, int], Owners] | None = None
         watch_forks(self)
 
     def own(self) -> str | None:
-        """The id to be kept with a lease; takes the lock at the first call. None where it can't be had: the ttl decides."""
+        """The id to be kept with a lease; takes the lock at the first call. None where it can't: the ttl decides."""
         if self._id is None and fcntl is not None:
-            with contextlib.suppress(OSError):
+            with self._beginning, contextlib.suppress(OSError):
                 self._begin()
         return self._id
 
@@ -79,21 +99,22 @@ class Owners:
             self._finalizer()
         self._forget()
 
-    def after_fork(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Close the inherited descriptor: as long as one copy is open, the parent would seem alive."""
         if self._finalizer is not None:
             self._finalizer.detach()
             with contextlib.suppress(OSError):
                 os.close(self._fd)
+        self._beginning = threading.Lock()
         self._forget()
 
     def _forget(self) -> None:
         self._id, self._fd, self._finalizer = None, -1, None
 
     def _begin(self) -> None:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._directory, 0o700)
-            os.chmod(self._directory, 0o700)  # whatever the umask says
+        if self._id is not None:
+            return  # another thread was faster
+        make_private(self._directory)
         for name in os.listdir(self._directory):
             if name.endswith(".lock"):
                 _gone(os.path.join(self._directory, name))

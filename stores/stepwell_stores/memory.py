@@ -29,7 +29,7 @@ from stepwell.store import (
     seal,
 )
 
-from .liveness import watch_forks
+from .liveness import ForkAware, watch_forks
 from .rules import (
     Clock,
     Position,
@@ -79,7 +79,7 @@ class _Run:
         return Position(self.incarnation, len(self.lines), self.fence, self.closed)
 
 
-class MemoryStore:
+class MemoryStore(ForkAware):
     """Keeps histories in this process, as bytes, linearizable under one lock. Nothing survives the process.
 
     Args:
@@ -339,8 +339,16 @@ class MemoryStore:
             self._runs.clear()
             self._changed.notify_all()
 
-    def after_fork(self) -> None:
-        """Make a new lock: the inherited one may be held by a thread that isn't here."""
+    def before_fork(self) -> None:
+        """Let no other thread be in the middle of a change, which the child would never see ended."""
+        self._changed.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the others go on."""
+        self._changed.release()
+
+    def after_fork_in_child(self) -> None:
+        """Make a new lock: those who wait for the inherited one aren't here."""
         self._changed = threading.Condition()
 
     def _check_open(self) -> None:
@@ -389,7 +397,7 @@ class MemoryStore:
     def _regrant(
         self, run: _Run, request: LeaseRequest | None, attempt_id: str | None, incarnation: int | None = None
     ) -> tuple[Lease | None, int | None]:
-        """Grant a lease if the run is open and free, or find the one that this attempt was given: (lease, busy until)."""
+        """Grant a lease if the run is open and free, or find this attempt's own: (lease, busy until)."""
         if request is None or run.closed or incarnation not in (None, run.incarnation):
             return None, None
         live = self._live(run)

@@ -66,7 +66,7 @@ class Position:
         return Conflict(self.seq, self.incarnation, self.closed)
 
     def refuses_owner(self, incarnation: int, expected_seq: int, fence: int) -> Fenced | Conflict | None:
-        """Why an owner's append may not be written; None when it may. An attempt that is there is the caller's to find."""
+        """Why an owner's append may not be written, None when it may. Whether it is there already the caller knows."""
         if fence != self.fence:
             return Fenced(self.fence)
         return self.refuses_outside(incarnation, expected_seq)

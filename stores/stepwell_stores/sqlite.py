@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from stepwell.errors import CorruptHistoryError, NotFoundError
+from stepwell.errors import NotFoundError
 from stepwell.store import (
     AlreadyCommitted,
     AppendOutcome,
@@ -37,7 +35,8 @@ from stepwell.store import (
 )
 
 from . import sqlite_rows as sql
-from .liveness import Owners, watch_forks
+from .bell import Bell
+from .liveness import Owners
 from .rules import (
     Clock,
     check_append,
@@ -47,15 +46,14 @@ from .rules import (
     earlier,
     micros,
     system_clock,
-    verified,
 )
 from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
+from .sqlite_history import advance, found, insert, lines_of, refusal
 from .sqlite_rows import Row, find
 
 __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
-_POLL = 0.1  # seconds between two looks at what other processes wrote
 
 
 class SqliteStore:
@@ -70,11 +68,10 @@ class SqliteStore:
     def __init__(self, path: str | os.PathLike[str], *, must_exist: bool = False, clock: Clock | None = None) -> None:
         self.path = resolve(path)
         self._clock = clock or system_clock
-        self._database = Database(self.path, must_exist=must_exist)
-        self._owners = Owners(f"{self.path}-owners")
-        self._changed = threading.Condition()
-        self._writes = 0
-        watch_forks(self)
+        locks = f"{self.path}-owners"
+        self._database = Database(self.path, locks, must_exist=must_exist)
+        self._owners = Owners(locks)
+        self._bell = Bell()
 
     @property
     def durability(self) -> Durability:
@@ -105,9 +102,9 @@ class SqliteStore:
             buried = db.execute(sql.DELETED_FENCE, (run_id,)).fetchone()
             fence = 1 if buried is None else buried[0] + 1
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
-            hot, cold = sql.head_values(head)
-            db.execute(sql.INSERT_RUN, (run_id, len(lines), fence, then == "closed", *hot, *cold))
-            _insert(db, run_id, 0, 0, lines)
+            values = (head.updated, *sql.head_values(head))
+            db.execute(sql.INSERT_RUN, (run_id, len(lines), fence, then == "closed", *values))
+            insert(db, run_id, 0, 0, lines)
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, 0, 0))
             if then == "closed":
                 return Created()
@@ -129,9 +126,9 @@ class SqliteStore:
         check_first(run_id, records, attempt_id, lease)
 
         def work(db: sqlite3.Connection) -> AppendOutcome:
-            row = _found(db, run_id)
+            row = found(db, run_id)
             if db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone() == (incarnation, 0):
-                granted = (None, None)
+                granted: tuple[Lease | None, int | None] = (None, None)
                 if row.incarnation == incarnation:
                     granted = self._grant(db, row, lease, attempt_id)
                 return AlreadyCommitted(0, incarnation, *granted)
@@ -139,9 +136,9 @@ class SqliteStore:
                 return row.position.conflict()
             fence = row.fence + 1
             lines = seal(records, session=fence, offset=0, attempt_id=attempt_id)
-            hot, cold = sql.head_values(head)
-            db.execute(sql.REOPEN, (incarnation, len(lines), fence, *hot, *cold, run_id))
-            _insert(db, run_id, incarnation, 0, lines)
+            values = (head.updated, *sql.head_values(head))
+            db.execute(sql.REOPEN, (incarnation, len(lines), fence, *values, run_id))
+            insert(db, run_id, incarnation, 0, lines)
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, incarnation, 0))
             first = self._first_lease(db, run_id, incarnation, fence, len(lines), lease, attempt_id)
             return Committed(0, incarnation, first)
@@ -176,9 +173,9 @@ class SqliteStore:
         at = (run_id, number, fence, seq)
 
         def work(db: sqlite3.Connection) -> AppendOutcome:
-            if not _advance(db, at, len(lines), head, then, release):
-                return _refusal(db, at, lines)
-            _insert(db, run_id, number, seq, lines)
+            if not advance(db, at, len(lines), head, then, release):
+                return refusal(db, at, lines)
+            insert(db, run_id, number, seq, lines)
             return Committed(seq, number)
 
         return self._attempt(work)
@@ -194,7 +191,7 @@ class SqliteStore:
         due: int | None,
         lease: LeaseRequest | None,
     ) -> AppendOutcome:
-        row = _found(db, run_id)
+        row = found(db, run_id)
         known = db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone()
         if known is not None:
             return AlreadyCommitted(known[1], known[0], *self._grant(db, row, lease, attempt_id))
@@ -203,7 +200,7 @@ class SqliteStore:
             return refusal
         lines = seal(records, session=row.fence, offset=row.seq, attempt_id=attempt_id)
         if lines:
-            _insert(db, run_id, row.incarnation, row.seq, lines)
+            insert(db, run_id, row.incarnation, row.seq, lines)
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, row.incarnation, row.seq))
         if lines or due is not None:
             db.execute(sql.OUTSIDE, (len(lines), due, run_id))
@@ -252,23 +249,10 @@ class SqliteStore:
             end = row.seq if current else db.execute(sql.COUNT, (run_id, number)).fetchone()[0]
             start = min(max(from_seq, 0), end)
             stop = end if limit is None else min(end, start + limit)
-            lines = self._lines(db, run_id, number, start, stop)
+            lines = lines_of(db, self.path, run_id, number, start, stop)
             return Tail(number, start, lines, bool(row.closed) or not current, stop < end)
 
         return self._database.read(work)
-
-    def _lines(self, db: sqlite3.Connection, run_id: str, incarnation: int, start: int, stop: int) -> list[bytes]:
-        lines = []
-        table = f"{self.path}, table stepwell_events, run {run_id!r}, incarnation {incarnation}"
-        for seq, body in db.execute(sql.EVENTS, (run_id, incarnation, start, stop)):
-            expected = start + len(lines)
-            if seq != expected:
-                break
-            lines.append(verified(body, seq, f"{table}, seq {seq}"))
-        if len(lines) < stop - start:
-            seq = start + len(lines)
-            raise CorruptHistoryError(f"{table}: record {seq} of {stop} is missing", place=table, seq=seq)
-        return lines
 
     def claim(self, run_id: str, owner: str, ttl: float) -> Lease | RunHead | None:
         """Take the lease of a run; see the port."""
@@ -361,8 +345,8 @@ class SqliteStore:
             if row is None or not row.closed or row.incarnation != incarnation:
                 return False
             db.execute(sql.BURY, (run_id, row.fence, row.created))
-            for table in ("events", "attempts", "runs"):
-                db.execute(f"DELETE FROM stepwell_{table} WHERE run_id = ?", (run_id,))
+            for statement in sql.DELETE:
+                db.execute(statement, (run_id,))
             return True
 
         return self._database.write(work)
@@ -370,28 +354,18 @@ class SqliteStore:
     def wait(self, run_id: str, seq: int, timeout: float) -> bool:
         """Block until the history may be longer; see the port."""
         check_run_id(run_id)
-        deadline = time.monotonic() + timeout
-        while True:
-            before = self._writes
+
+        def grown() -> bool:
             found = self._database.read(lambda db: db.execute(sql.TAIL, (run_id,)).fetchone())
-            if found is not None and found[0] > seq:
-                return True
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            with self._changed:
-                # In this process a write tells; what other processes wrote is looked for.
-                self._changed.wait_for(lambda: self._writes != before, min(left, _POLL))  # noqa: B023
+            return found is not None and found[0] > seq
+
+        return self._bell.wait(grown, timeout)
 
     def close(self) -> None:
         """Close the connections and give up the leases that this store holds."""
         self._database.close()
         self._owners.close()
-        self._tell()
-
-    def after_fork(self) -> None:
-        """Make a new lock: the inherited one may be held by a thread that isn't here."""
-        self._changed = threading.Condition()
+        self._bell.ring()
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | NotApplied | Unknown:
         """Run a write whose failure is an outcome, and tell those who wait."""
@@ -401,13 +375,8 @@ class SqliteStore:
             return NotApplied(e)
         except AmbiguousError as e:
             return Unknown(e)
-        self._tell()
+        self._bell.ring()
         return result
-
-    def _tell(self) -> None:
-        with self._changed:
-            self._writes += 1
-            self._changed.notify_all()
 
     def _live(self, row: Row) -> bool:
         until = row.lease_until
@@ -441,7 +410,7 @@ class SqliteStore:
         attempt_id: str | None,
         added: int = 0,
     ) -> tuple[Lease | None, int | None]:
-        """Grant a lease if the run is open and free, or find the one that this attempt was given: (lease, busy until).
+        """Grant a lease if the run is open and free, or find this attempt's own: (lease, busy until).
 
         Args:
             added: how many records the same transaction added after `row` was read.
@@ -455,55 +424,3 @@ class SqliteStore:
             assert row.lease_until is not None  # it is live
             return Lease(row.run_id, row.incarnation, row.fence, seq, request.owner, row.lease_until), None
         return self._first_lease(db, row.run_id, row.incarnation, row.fence + 1, seq, request, attempt_id), None
-
-
-def _found(db: sqlite3.Connection, run_id: str) -> Row:
-    row = find(db, run_id)
-    if row is None:
-        raise NotFoundError(f"no run {run_id!r}")
-    return row
-
-
-def _insert(db: sqlite3.Connection, run_id: str, incarnation: int, seq: int, lines: list[bytes]) -> None:
-    if len(lines) == 1:
-        db.execute(sql.INSERT_EVENT, (run_id, incarnation, seq, lines[0]))
-    elif lines:
-        db.executemany(sql.INSERT_EVENT, [(run_id, incarnation, seq + i, line) for i, line in enumerate(lines)])
-
-
-def _advance(
-    db: sqlite3.Connection,
-    at: tuple[str, int, int, int],
-    count: int,
-    head: Head | None,
-    then: Then,
-    release: bool,
-) -> bool:
-    """Move an owner's run on, if it is where the owner says: run, incarnation, fence and seq in `at`."""
-    frees = release or then == "closed"
-    closed = then == "closed"
-    if head is None:
-        if frees:
-            return db.execute(sql.ADVANCE_ONLY_FREE, (count, closed, *at)).rowcount == 1
-        return db.execute(sql.ADVANCE_ONLY, (count, *at)).rowcount == 1
-    hot, cold = sql.head_values(head)
-    statement, first = (sql.ADVANCE_FREE, (count, closed)) if frees else (sql.ADVANCE, (count,))
-    values = (*first, *hot, *at, *cold)
-    if db.execute(statement, values).rowcount == 1:
-        return True
-    if db.execute(sql.REWRITE, (*cold, *at)).rowcount != 1:
-        return False
-    return db.execute(statement, values).rowcount == 1
-
-
-def _refusal(db: sqlite3.Connection, at: tuple[str, int, int, int], lines: list[bytes]) -> AppendOutcome:
-    """Say why an owner's append hit no row."""
-    run_id, incarnation, fence, seq = at
-    row = _found(db, run_id)
-    if lines:
-        there = db.execute(sql.EVENTS, (run_id, incarnation, seq, seq + len(lines))).fetchall()
-        if [body for _, body in there] == lines:
-            return AlreadyCommitted(seq, incarnation)
-    refusal = row.position.refuses_owner(incarnation, seq, fence)
-    assert refusal is not None, "the row matched and was not hit"
-    return refusal

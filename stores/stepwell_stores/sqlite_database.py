@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sqlite3
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from stepwell.errors import (
@@ -18,20 +20,18 @@ from stepwell.errors import (
     StoreUnavailableError,
 )
 
-from .liveness import watch_forks
-from .sqlite_schema import connect, prepare_file, primary_code
+from .filelock import FileLock, fcntl, make_private
+from .liveness import ForkAware, watch_forks
+from .sqlite_schema import connect, primary_code
 
 __all__ = ["AmbiguousError", "Database", "NotWrittenError"]
 
 T = TypeVar("T")
 
+_TURN_SECONDS = 1.0  # then the holder may be a stopped process, and fairness is given up
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _FORBIDDEN = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
-
-# Connections that a forked child inherited. Closing one there could end the parent's locks and remove its log, so they
-# are kept for ever.
-_inherited: list[sqlite3.Connection] = []
 
 
 class NotWrittenError(StoreUnavailableError):
@@ -48,6 +48,18 @@ class _Handle:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.db: sqlite3.Connection | None = None
+        self.busy = False
+        self.inode = -1
+
+    @contextlib.contextmanager
+    def using(self) -> Iterator[None]:
+        """Hold the lock for a transaction."""
+        with self.lock:
+            self.busy = True
+            try:
+                yield
+            finally:
+                self.busy = False
 
     def drop(self) -> None:
         """Close it, to be opened again. After an error of the disk nothing that it holds can be trusted."""
@@ -57,18 +69,21 @@ class _Handle:
                 db.close()
 
 
-class Database:
+class Database(ForkAware):
     """Runs functions in transactions of one file.
 
     Args:
         path: absolute; opened at first use.
+        locks: the directory of lock files beside it.
         must_exist: whether a missing file is an error rather than made.
     """
 
-    def __init__(self, path: str, *, must_exist: bool = False) -> None:
+    def __init__(self, path: str, locks: str, *, must_exist: bool = False) -> None:
         self.path = path
         self._must_exist = must_exist
         self._writer, self._reader = _Handle(), _Handle()
+        self._locks = locks
+        self._turn = FileLock(os.path.join(locks, "turn"))
         self._closed = False
         watch_forks(self)
 
@@ -81,10 +96,11 @@ class Database:
             StoreError, CorruptHistoryError: the file can't be used at all; nothing was written.
         """
         handle = self._writer
-        with handle.lock:
+        with handle.using():
             db = self._open(handle)
+            self._check_in_place(handle)
             try:
-                db.execute("BEGIN IMMEDIATE")
+                self._begin(db)
                 result = work(db)
             except (sqlite3.Error, UnicodeDecodeError) as e:
                 _rollback(db)
@@ -101,6 +117,18 @@ class Database:
                 raise AmbiguousError(f"{self.path}: COMMIT failed: {e}") from e
             return result
 
+    def _begin(self, db: sqlite3.Connection) -> None:
+        """Begin to write. Who waits holds the turn, or a busy process that comes back at once would pass it by."""
+        try:
+            mine = fcntl is not None and self._turn.acquire(_TURN_SECONDS)
+        except OSError:
+            mine = False  # fairness is all that is lost
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        finally:
+            if mine:
+                self._turn.release()
+
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on one snapshot.
 
@@ -109,7 +137,7 @@ class Database:
             StoreError, CorruptHistoryError: the file can't be used.
         """
         handle = self._reader
-        with handle.lock:
+        with handle.using():
             db = self._open(handle)
             try:
                 db.execute("BEGIN")
@@ -134,22 +162,50 @@ class Database:
         for handle in (self._reader, self._writer):
             with handle.lock:
                 handle.drop()
+        self._turn.close()
 
-    def after_fork(self) -> None:
-        """Leave the inherited connections alone and begin with new ones."""
-        _inherited.extend(handle.db for handle in (self._writer, self._reader) if handle.db is not None)
+    def before_fork(self) -> None:
+        """Close both connections, with nobody in the middle of a statement.
+
+        SQLite keeps the locks of all connections of a process in one table, which the child inherits. A connection that
+        is opened there would believe in locks that only the parent has.
+        """
+        for handle in (self._reader, self._writer):
+            handle.lock.acquire()
+            if not handle.busy:
+                handle.drop()
+
+    def after_fork_in_parent(self) -> None:
+        """Let other threads go on; the next use opens again."""
+        for handle in (self._writer, self._reader):
+            handle.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin with new connections. One that forked inside its own transaction must never be used or closed here."""
+        for handle in (self._writer, self._reader):
+            if handle.db is not None and sys.implementation.name == "cpython":
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle.db))
         self._writer, self._reader = _Handle(), _Handle()
+        self._turn.close()
 
     def _open(self, handle: _Handle) -> sqlite3.Connection:
         self.check_open()
         if handle.db is None:
-            prepare_file(self.path, self._must_exist)
             try:
                 handle.db = connect(self.path, self._must_exist)
             except (sqlite3.Error, UnicodeDecodeError) as e:
                 raise self._judge(handle, e, NotWrittenError) from e
+            handle.inode = _inode(self.path)
+            if handle is self._writer:
+                make_private(self._locks)
             self._must_exist = True  # a file that vanishes under a store is no reason to begin an empty one
         return handle.db
+
+    def _check_in_place(self, handle: _Handle) -> None:
+        """Refuse to write into a file that was removed or replaced: nobody would ever find the records."""
+        if _inode(self.path) != handle.inode:
+            handle.drop()
+            raise StoreError(f"{self.path} was removed or replaced while it was open; nothing was written")
 
     def _judge(self, handle: _Handle, error: Exception, otherwise: type[StoreError]) -> StepwellError:
         """Say what a driver error means, and drop the connection unless it was merely busy."""
@@ -183,6 +239,13 @@ class Database:
             except sqlite3.Error as e:
                 raise self._judge(self._writer, e, StoreError) from e
         return found | {name: None if row is None else row[0] for name, row in rows.items()}
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _rollback(db: sqlite3.Connection) -> bool:

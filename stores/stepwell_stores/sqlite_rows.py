@@ -1,5 +1,7 @@
 """The statements of the SQLite store, and its rows as heads."""
 
+# ruff: noqa: S608 - statements are put together from the constants of this file; every value is a parameter
+
 from __future__ import annotations
 
 import json
@@ -17,15 +19,15 @@ __all__ = ["Row", "find", "head_values", "page"]
 
 _FREE = "owner = NULL, lease_until = NULL, owner_lock = NULL, lease_attempt = NULL"
 _AT = "WHERE run_id = ? AND incarnation = ? AND fence = ? AND next_seq = ? AND closed = 0"
-_HOT = "status = ?, updated = ?, due = ?, waiting = ?, blocked = ?, blocked_by = ?"
-_COLD = "workflow = ?, version = ?, created = ?, tags = ?"
-_SAME = "AND workflow = ? AND version = ? AND created = ? AND tags = ?"
+_HEAD_COLUMNS = ("status", "due", "waiting", "blocked", "blocked_by", "workflow", "version", "created", "tags")
+_HEAD = ", ".join(f"{column} = ?" for column in _HEAD_COLUMNS)
+_SAME = " ".join(f"AND {column} IS ?" for column in _HEAD_COLUMNS)
 
-# An owner's append, by what it changes. The first pair leaves the columns alone that hardly ever change, and their
-# indexes with them.
-ADVANCE = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, {_HOT} {_AT} {_SAME}"
-ADVANCE_FREE = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, closed = ?, {_FREE}, {_HOT} {_AT} {_SAME}"
-REWRITE = f"UPDATE stepwell_runs SET {_COLD} {_AT}"
+# An owner's append, by what it changes. Most only move the position and `updated`, and leave all indexes alone.
+ADVANCE_SAME = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, updated = ? {_AT} {_SAME}"
+ADVANCE = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, updated = ?, {_HEAD} {_AT}"
+ADVANCE_FREE = f"""UPDATE stepwell_runs
+    SET next_seq = next_seq + ?, closed = ?, {_FREE}, updated = ?, {_HEAD} {_AT}"""
 ADVANCE_ONLY = f"UPDATE stepwell_runs SET next_seq = next_seq + ? {_AT}"
 ADVANCE_ONLY_FREE = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, closed = ?, {_FREE} {_AT}"
 
@@ -34,10 +36,10 @@ OUTSIDE = """UPDATE stepwell_runs SET next_seq = next_seq + ?1, due = CASE
 INSERT_EVENT = "INSERT INTO stepwell_events (run_id, incarnation, seq, body) VALUES (?, ?, ?, ?)"
 INSERT_ATTEMPT = "INSERT INTO stepwell_attempts (run_id, attempt_id, incarnation, seq) VALUES (?, ?, ?, ?)"
 INSERT_RUN = """INSERT INTO stepwell_runs (run_id, incarnation, next_seq, fence, closed,
-    status, updated, due, waiting, blocked, blocked_by, workflow, version, created, tags)
+    updated, status, due, waiting, blocked, blocked_by, workflow, version, created, tags)
     VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-REOPEN = f"""UPDATE stepwell_runs SET incarnation = ?, next_seq = ?, fence = ?, closed = 0, {_FREE}, {_HOT}, {_COLD}
-    WHERE run_id = ?"""
+REOPEN = f"""UPDATE stepwell_runs
+    SET incarnation = ?, next_seq = ?, fence = ?, closed = 0, {_FREE}, updated = ?, {_HEAD} WHERE run_id = ?"""
 GRANT = """UPDATE stepwell_runs SET fence = ?, owner = ?, lease_until = ?, owner_lock = ?, lease_attempt = ?
     WHERE run_id = ?"""
 RENEW = """UPDATE stepwell_runs SET lease_until = ?, owner_lock = ?
@@ -45,6 +47,7 @@ RENEW = """UPDATE stepwell_runs SET lease_until = ?, owner_lock = ?
 RELEASE = f"UPDATE stepwell_runs SET {_FREE} WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL"
 DELETED_FENCE = "SELECT fence FROM stepwell_deleted WHERE run_id = ?"
 BURY = "INSERT OR REPLACE INTO stepwell_deleted (run_id, fence, created) VALUES (?, ?, ?)"
+DELETE = [f"DELETE FROM stepwell_{table} WHERE run_id = ?" for table in ("events", "attempts", "runs")]
 CREATED = """SELECT created FROM stepwell_runs WHERE run_id = ?1
     UNION ALL SELECT created FROM stepwell_deleted WHERE run_id = ?1"""
 ATTEMPT = "SELECT incarnation, seq FROM stepwell_attempts WHERE run_id = ? AND attempt_id = ?"
@@ -128,12 +131,12 @@ def find(db: sqlite3.Connection, run_id: str) -> Row | None:
     return None if found is None else Row(*found)
 
 
-def head_values(head: Head) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """A head as the values of the columns that change often, and of those that don't."""
+def head_values(head: Head) -> tuple[Any, ...]:
+    """A head as the values of its columns but `updated`."""
     blocked_by = None if head.blocked is None else head.blocked.fingerprint
-    hot = (head.status, head.updated, head.due, waiting_json(head.waiting), blocked_json(head.blocked), blocked_by)
     tags = json.dumps(dict(head.tags)) if head.tags else "{}"
-    return hot, (head.workflow, head.version, head.created, tags)
+    first = (head.status, head.due, waiting_json(head.waiting), blocked_json(head.blocked), blocked_by)
+    return (*first, head.workflow, head.version, head.created, tags)
 
 
 def page(where: HeadFilter, after: tuple[int, str] | None, limit: int, now: int, dead: str) -> tuple[str, list[Any]]:

@@ -6,18 +6,22 @@ import os
 import sqlite3
 import stat
 import sys
+import threading
 import time
 from typing import NoReturn
 
 from stepwell.errors import NewerFormatError, StoreMisconfiguredError
 
-__all__ = ["SCHEMA_VERSION", "connect", "prepare_file", "primary_code"]
+__all__ = ["SCHEMA_VERSION", "connect", "primary_code"]
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0
 
-_MAGIC = b"SQLite format 3\x00"
 _OLDEST = (3, 38, 0)  # STRICT tables, RETURNING and json_each built in
+
+# Whoever closes a descriptor of a file ends all locks that its process has on it, SQLite's among them. So this module
+# never opens a database file by itself, but to make one, and then no connection of this process is opened meanwhile.
+_opening = threading.Lock()
 
 # Every name has the prefix, so that a program may keep its own tables in the same file.
 _SCHEMA = """
@@ -74,8 +78,8 @@ CREATE TABLE stepwell_deleted (
     created INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Two indexes of what the JSON columns of stepwell_runs hold, kept by triggers (json_tree, as some builds take json_extract
--- for unsafe there).
+-- Two indexes of what the JSON columns of stepwell_runs hold, kept by triggers. (json_tree, because some builds take
+-- json_extract for unsafe in a trigger.)
 CREATE TABLE stepwell_tags (
     name TEXT NOT NULL,
     value TEXT NOT NULL,
@@ -120,7 +124,7 @@ def primary_code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def prepare_file(path: str, must_exist: bool) -> None:
+def _prepare(path: str, must_exist: bool) -> None:
     """See that `path` can be a database before SQLite touches it; make it, with mode 0600, when there is none.
 
     Raises:
@@ -138,19 +142,10 @@ def prepare_file(path: str, must_exist: bool) -> None:
     except OSError as e:
         _refuse(path, e.strerror or str(e), "check the path and its permissions", e)
     if stat.S_ISDIR(info.st_mode):
-        _refuse(
-            path, "it is a directory", "name a file in it, such as 'sqlite:///" + os.path.join(path, "runs.db") + "'"
-        )
+        _refuse(path, "it is a directory", f"name a file in it, such as 'sqlite:///{path}/runs.db'")
     if not os.access(path, os.R_OK | os.W_OK) or not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
         _refuse(path, "no permission to read and write it and its directory", "run as its owner, or chmod it")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(_MAGIC))
-    except OSError as e:
-        _refuse(path, e.strerror or str(e), "check the path and its permissions", e)
-    if start not in (b"", _MAGIC):
-        _refuse(path, "it is a file, but no SQLite database", "name another file")
-    if must_exist and not start:
+    if must_exist and not info.st_size:
         raise StoreMisconfiguredError(f"no store at {path}: the file is empty; start a run to make one")
 
 
@@ -161,8 +156,6 @@ def _create(path: str) -> None:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
     except FileExistsError:
-        if os.path.islink(path):
-            _refuse(path, "it is a link that points nowhere", "remove it, or name its target")
         return  # another process was faster
     except OSError as e:
         _refuse(path, e.strerror or str(e), "check the permissions of its directory", e)
@@ -182,14 +175,18 @@ def connect(path: str, must_exist: bool) -> sqlite3.Connection:
     """Open a connection, set what durability needs, read it back, and see to the tables.
 
     Raises:
-        StoreMisconfiguredError: a setting did not take, or the file is another's.
+        StoreMisconfiguredError: the file can't be a store, or a setting did not take.
         NewerFormatError: the tables are of a newer stepwell.
-        sqlite3.Error: busy, or damaged.
+        sqlite3.Error: busy, damaged, or no database.
     """
-    db = sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
-    )
+    with _opening:
+        _prepare(path, must_exist)
+        db = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
     try:
+        if must_exist and _version(db) is None:  # before a setting is written into another program's file
+            _refuse_foreign(path)
         _settings(db, path)
         _tables(db, path, must_exist)
     except BaseException:
@@ -214,12 +211,12 @@ def _settings(db: sqlite3.Connection, path: str) -> None:
 def _use_wal(db: sqlite3.Connection, path: str) -> None:
     """Switch to WAL. SQLite asks no busy handler while another connection switches, so the waiting is done here."""
     deadline = time.monotonic() + BUSY_SECONDS
-    while True:
+    mode = ""
+    while not mode:
         try:
             mode = db.execute("PRAGMA journal_mode").fetchone()[0]
             if mode != "wal":
                 mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            break
         except sqlite3.OperationalError as e:
             if primary_code(e) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
@@ -232,7 +229,7 @@ def _tables(db: sqlite3.Connection, path: str, must_exist: bool) -> None:
     version = _version(db)
     if version is None:
         if must_exist:
-            raise StoreMisconfiguredError(f"no store at {path}: a SQLite database without stepwell's tables")
+            _refuse_foreign(path)
         db.execute("BEGIN IMMEDIATE")
         try:
             if _version(db) is None:
@@ -247,9 +244,13 @@ def _tables(db: sqlite3.Connection, path: str, must_exist: bool) -> None:
         version = _version(db)
     if version is None or version > SCHEMA_VERSION:
         raise NewerFormatError(
-            f"{path}: its tables have version {version}, and this stepwell knows up to {SCHEMA_VERSION}; upgrade stepwell",
+            f"{path}: has tables of version {version}, and this stepwell knows {SCHEMA_VERSION}; upgrade stepwell",
             place=path,
         )
+
+
+def _refuse_foreign(path: str) -> NoReturn:
+    raise StoreMisconfiguredError(f"no store at {path}: a SQLite database without stepwell's tables")
 
 
 def _version(db: sqlite3.Connection) -> int | None:

@@ -13,11 +13,20 @@ from .answers import (
     returned,
     unpause,
 )
+from .environments import InlineExecutor, SeededEntropy, VirtualClock
 from .replaying import Replay, replay
+from .simulating import REAL, Call, Simulation, SimulationError, simulate
 
 __all__ = [
+    "REAL",
     "Answer",
+    "Call",
+    "InlineExecutor",
     "Replay",
+    "SeededEntropy",
+    "Simulation",
+    "SimulationError",
+    "VirtualClock",
     "WrongAnswerError",
     "cancel",
     "cancelled",
@@ -28,5 +37,6 @@ __all__ = [
     "received",
     "replay",
     "returned",
+    "simulate",
     "unpause",
 ]

@@ -24,14 +24,18 @@ for an order of calls after which store and model disagree:
 Needs pytest and hypothesis, which nothing else in `stepwell.testing` imports.
 """
 
-from .contract_bench import ManualClock, a_head, a_record, a_start
-from .contract_histories import Histories, Outside
-from .contract_leases import Due, Incarnations, Leases
-from .contract_lists import Concurrency, Lists
-from .contract_machine import StoreMachine
+import pytest
+
+pytest.register_assert_rewrite(*(f"{__name__}_{part}" for part in ("bench", "histories", "leases", "lists", "machine")))
+
+from .contract_bench import ManualClock, a_head, a_record, a_start  # noqa: E402 - pytest must know them first
+from .contract_histories import Histories, Outside  # noqa: E402 - pytest must know them first
+from .contract_leases import Due, Incarnations, Leases  # noqa: E402 - pytest must know them first
+from .contract_lists import Concurrency, Lists  # noqa: E402 - pytest must know them first
+from .contract_machine import StoreMachine  # noqa: E402 - pytest must know them first
 
 __all__ = ["ManualClock", "StoreContract", "StoreMachine", "a_head", "a_record", "a_start"]
 
 
 class StoreContract(Histories, Outside, Leases, Incarnations, Due, Lists, Concurrency):
-    """The rules of the port, one test each. Subclass it and give `make_store`, and where possible `advance` and `reopen`."""
+    """The rules of the port, one test each. Give `make_store`, and where possible `advance` and `reopen`."""

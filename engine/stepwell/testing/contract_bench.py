@@ -67,7 +67,12 @@ class ManualClock:
 
 def a_start(workflow: str = "triage", version: str = "1", tags: dict[str, str] | None = None) -> Draft:
     """A first record, with what a store may rebuild a head from."""
-    body = {"timestamp": "2023-11-14T22:13:20.000000Z", "workflow": workflow, "version": version, "input": []}
+    body: dict[str, object] = {
+        "timestamp": "2023-11-14T22:13:20.000000Z",
+        "workflow": workflow,
+        "version": version,
+        "input": [],
+    }
     if tags:
         body["tags"] = tags
     return Draft("start", json.dumps(body)[1:-1].encode())
@@ -90,11 +95,11 @@ class Bench:
         """Make a store, empty at the first call of a test."""
         raise NotImplementedError
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:  # noqa: ARG002 - subclasses use it
         """Move the clock of the store's leases on."""
         pytest.skip("this store's clock can't be moved")
 
-    def reopen(self, store: Store) -> Store:
+    def reopen(self, store: Store) -> Store:  # noqa: ARG002 - subclasses use it
         """Close `store` and open another on the same data."""
         pytest.skip("this store can't be opened again")
 
@@ -137,18 +142,21 @@ class Bench:
 
 
 def lines_of(store: Store, run_id: str = "r", incarnation: int | None = None) -> list[bytes]:
+    """The records of a run that is there."""
     tail = store.read(run_id, incarnation=incarnation)
     assert tail is not None
     return tail.records
 
 
 def head_of(store: Store, run_id: str = "r") -> RunHead:
+    """The head of a run that is there."""
     head = store.head(run_id)
     assert head is not None
     return head
 
 
 def ids_of(heads: list[RunHead]) -> list[str]:
+    """The run ids, in order."""
     return [head.run_id for head in heads]
 
 
@@ -160,7 +168,7 @@ def race(count: int, call: Callable[[int], T]) -> list[T]:
         try:
             barrier.wait(10)
             results.append(call(number))
-        except BaseException as e:
+        except BaseException as e:  # noqa: BLE001 - raised again in the caller's thread
             failures.append(e)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
-from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar, TypeVarTuple
 from uuid import UUID
 
 from msgspec import Raw
@@ -17,16 +17,14 @@ from ..failures import failure_of
 from ..fibers import Pending, describe
 from ..inputs import encode_input
 from ..machine import Machine, result_type
-from ..workflows import Workflow
+from ..workflows import Workflow, check_workflow
 from .answers import Answer, WrongAnswerError, returned  # noqa: F401 - for the doctest
+from .environments import EPOCH
 
 __all__ = ["Replay", "replay"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-
-EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
-"""The instant of every event of a fake history, unless it is a recorded one."""
 
 _VALUES = (c.Step, c.Now, c.Random, c.Uuid, c.Emit)
 
@@ -53,7 +51,7 @@ class Replay(Generic[R]):
         )
         self.events: list[e.EventBase] = [start]
         self.machine = Machine(workflow, start, codec=codec, run_id="replay", trace=self.commands)
-        self._emit_all()
+        self._recorded = False  # a recorded history brings its own emit events
 
     # ---- what a test asks
 
@@ -124,11 +122,14 @@ class Replay(Generic[R]):
             DivergenceError: a recorded event does not fit.
         """
         if isinstance(answer, e.EventBase):
+            self._recorded = True
             self._feed(answer)
-        else:
-            for event in self._events_of(answer):
-                self._feed(event)
-        self._emit_all()
+            return
+        self.settle()
+        for event in self._events_of(answer):
+            self._feed(event)
+        self._recorded = False
+        self.settle()
 
     def _feed(self, event: e.EventBase) -> None:
         self.machine.feed(event)
@@ -136,9 +137,9 @@ class Replay(Generic[R]):
         if isinstance(event, e.Emit):
             self.emitted.append(self.codec.decode(event.value))
 
-    def _emit_all(self) -> None:
-        """Answer each Emit: there is nothing that a test could say of it."""
-        while self.machine.asking is None:
+    def settle(self) -> None:
+        """Answer each Emit, unless a recorded history does: there is nothing that a test could say of it."""
+        while self.machine.asking is None and not self._recorded:
             emit = next((p for p in self.machine.pending.values() if isinstance(p.command, c.Emit)), None)
             if emit is None or not isinstance(emit.command, c.Emit):
                 return
@@ -266,8 +267,8 @@ def _words(pending: Pending) -> str:
 
 
 def replay(
-    workflow: Workflow[Unpack[Ts], R],
-    *inputs: Unpack[Ts],
+    workflow: Callable[[*Ts], c.Flow[R]],
+    *inputs: *Ts,
     history: Iterable[Answer | e.EventBase] = (),
     codec: Codec | None = None,
 ) -> Replay[R]:
@@ -292,8 +293,9 @@ def replay(
         >>> replay(hello, "ada", history=[returned("ADA")]).result
         'ADA!'
     """
-    run: Replay[R] = Replay(workflow, inputs, codec or Codec())
+    run: Replay[R] = Replay(check_workflow(workflow), inputs, codec or Codec())
     for answer in history:
         if not isinstance(answer, e.Start):
             run.feed(answer)
+    run.settle()
     return run

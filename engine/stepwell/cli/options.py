@@ -1,0 +1,190 @@
+"""The arguments of each verb."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn
+
+from ..store import FORMAT_VERSION
+from . import acting, reading
+from .mistakes import EXIT_CODES, UsageError
+from .opening import STORE_VARIABLE
+from .terminal import Terminal
+
+__all__ = ["parse"]
+
+_STATUSES = ("pending", "running", "suspended", "paused", "completed", "failed", "cancelled")
+_VALUE = "JSON, '@FILE' or '-' for standard input"
+_NEEDS_APP = "Runs workflow code, so it needs --app."
+
+_EPILOG = f"""\
+where the runs are:
+  --store URL            sqlite:///runs.db, file:runs (a directory of JSONL files); or set {STORE_VARIABLE}
+  --app MODULE:ENGINE    an Engine in a module that is imported with the current directory on its path; start, resume,
+                         retry and fork need it, and the store is then the engine's own. An app that is made
+                         with Engine(os.environ["{STORE_VARIABLE}"], ...) follows --store.
+
+values:
+  A JSON argument is JSON ('{{"approved": true}}', '"text"', 12), @FILE, or - for standard input.
+
+exit codes:
+""" + "".join(f"  {code:<4} {meaning}\n" for code, meaning in EXIT_CODES.items())
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what is wrong, in place of printing usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(f"{message} (see: {self.prog} --help)")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; `call` of what it gives is the verb's function.
+
+    Raises:
+        UsageError: it is wrong.
+        SystemExit: after --help and --version.
+    """
+    options = _make_parser().parse_args(argv)
+    for name, value in (("json", False), ("store", None), ("app", None)):  # no defaults: each may stand in two places
+        setattr(options, name, getattr(options, name, value))
+    return options
+
+
+def _make_parser() -> _Parser:
+    common = _common()
+    parser = _Parser(
+        prog="stepwell",
+        description="Durable workflows as plain Python generators: look at runs and move them on.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, title="commands")
+
+    def verb(name: str, call: Callable[..., int], text: str, more: str = "") -> argparse.ArgumentParser:
+        made = verbs.add_parser(
+            name, help=text, description=f"{text}. {more}".strip(), parents=[common], allow_abbrev=False
+        )
+        made.set_defaults(call=call)
+        return made
+
+    _demo(verb)
+    _readers(verb)
+    _starters(verb)
+    _controls(verb)
+    return parser
+
+
+def _common() -> _Parser:
+    """Options that may stand before and after the verb."""
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--store", metavar="URL", help=f"the store; {STORE_VARIABLE} when it is left out")
+    common.add_argument("--app", metavar="MODULE:ENGINE", help="the engine with the workflows' code")
+    common.add_argument("--json", action="store_true", help="JSON for programs, in place of text for people")
+    return common
+
+
+def _demo(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    made = verb("demo", _call_demo, "See it work: a human in the loop, a kill -9, and a rerun that repeats nothing")
+    made.add_argument(
+        "--dir", default=".", metavar="DIR", help="where the demo's store and files are left (default: .)"
+    )
+
+
+def _call_demo(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .demo import demo
+
+    return demo(options, terminal)
+
+
+def _readers(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    made = verb("list", reading.list_runs, "List runs, newest first")
+    made.add_argument("--status", choices=_STATUSES, help="only runs of this status")
+    made.add_argument("--workflow", metavar="NAME", help="only runs of this workflow")
+    made.add_argument("--tag", metavar="NAME[=VALUE]", help="only runs with this tag")
+    made.add_argument("--waiting", metavar="SIGNAL", help="only runs that wait for this signal")
+    made.add_argument("--blocked", action="store_true", help="only runs that the code does not fit any more")
+    made.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")
+    made.add_argument("--after", metavar="RUN", help="those after this run, the last one of the page before")
+
+    made = verb("show", reading.show, "Show a run and its history")
+    _run(made)
+    made.add_argument("--raw", action="store_true", help="the records as they are stored, one JSON object a line")
+    made.add_argument(
+        "--incarnation", type=int, metavar="N", help="an earlier one; 0 is the first (default: the newest)"
+    )
+
+
+def _starters(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    made = verb("start", acting.start, "Run a workflow here until it is closed or parked", _NEEDS_APP)
+    made.add_argument("workflow", metavar="WORKFLOW", help="its name")
+    made.add_argument("args", metavar="JSON", nargs="*", help=f"its arguments, each {_VALUE}")
+    made.add_argument("--run-id", metavar="ID", help="the run's key (default: a new one)")
+    made.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a label; may be repeated")
+    made.add_argument(
+        "--if-open", choices=("join", "error", "restart"), default="join", help="the run is there and open"
+    )
+    made.add_argument(
+        "--if-closed",
+        choices=("return", "retry_failed", "error", "restart"),
+        default="return",
+        help="the run is there and closed",
+    )
+
+    made = verb("resume", acting.resume, "Give a run the signal that it waits for, and drive it on here", _NEEDS_APP)
+    _run(made)
+    _payload(made)
+
+    made = verb("retry", acting.retry, "Go on with a failed run; finished steps stay finished", _NEEDS_APP)
+    _run(made)
+
+    made = verb("fork", acting.fork, "Begin another run with this one's history up to a point", _NEEDS_APP)
+    _run(made)
+    made.add_argument("--before", required=True, metavar="STEP|SEQ", help="what comes before it is taken over")
+    made.add_argument("--run-id", metavar="ID", help="the new run's key (default: a new one)")
+
+
+def _controls(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    made = verb("signal", acting.signal, "Record a signal for whoever drives the run")
+    _run(made)
+    _payload(made)
+    for name, call, text in (
+        ("pause", acting.pause, "Stop a run at its next yield"),
+        ("cancel", acting.cancel, "Cancel a run; with --app its clean-up is performed here"),
+    ):
+        made = verb(name, call, text)
+        _run(made)
+        made.add_argument("--reason", metavar="TEXT", help="kept in the history")
+    made.add_argument("--force", action="store_true", help="close it at once, without any clean-up")
+    _run(verb("unpause", acting.unpause, "Let a paused run go on; with --app it is driven here"))
+    made = verb("delete", acting.delete, "Remove a closed run with its whole history")
+    _run(made)
+    made.add_argument("--yes", action="store_true", help="it can't be undone, so this has to be said")
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the run's id")
+
+
+def _payload(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("signal", metavar="SIGNAL", help="the signal's name")
+    parser.add_argument(
+        "value", metavar="JSON", nargs="?", default="null", help=f"its payload: {_VALUE} (default: null)"
+    )
+    parser.add_argument("--wait", metavar="WAIT", help="the wait that this answers, as `show` tells it")
+    parser.add_argument("--id", metavar="ID", help="the same id twice counts once")
+
+
+def _version() -> str:
+    try:
+        found = version("stepwell")
+    except PackageNotFoundError:
+        found = "(not installed)"
+    return f"stepwell {found}, history format {FORMAT_VERSION}, Python {platform.python_version()}"

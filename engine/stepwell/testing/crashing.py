@@ -1,0 +1,59 @@
+"""A store that lets the process 'die' after chosen appends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..store import AlreadyCommitted, Committed, Created, Lease, Store
+
+__all__ = ["CrashingStore", "SimulatedCrash"]
+
+
+class SimulatedCrash(BaseException):
+    """The process dies here, right after something was recorded."""
+
+
+class CrashingStore:
+    """Wraps a store: after each write that recorded events, `dies(total)` says whether the process dies.
+
+    The dead owner's lease ends at once, as it does on stores that see their owners die.
+
+    Args:
+        store: the store that is written to.
+        dies: is given the number of events that were recorded so far.
+    """
+
+    def __init__(self, store: Store, dies: Callable[[int], bool]) -> None:
+        self._store = store
+        self._dies = dies
+        self.recorded = 0
+        self._lease: Lease | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def create(self, run_id: str, records: Any, **how: Any) -> Any:
+        return self._count(self._store.create(run_id, records, **how), len(records))
+
+    def open_incarnation(self, run_id: str, incarnation: int, records: Any, **how: Any) -> Any:
+        return self._count(self._store.open_incarnation(run_id, incarnation, records, **how), len(records))
+
+    def append(self, run_id: str, incarnation: Any, expected_seq: Any, records: Any, **how: Any) -> Any:
+        done = self._store.append(run_id, incarnation, expected_seq, records, **how)
+        return self._count(done, len(records)) if how.get("fence") is not None else done
+
+    def claim(self, run_id: str, owner: str, ttl: float) -> Any:
+        claimed = self._store.claim(run_id, owner, ttl)
+        self._lease = claimed if isinstance(claimed, Lease) else None
+        return claimed
+
+    def _count(self, done: Any, events: int) -> Any:
+        self._lease = getattr(done, "lease", None) or self._lease
+        if events and isinstance(done, (Committed, AlreadyCommitted, Created)):
+            self.recorded += events
+            if self._dies(self.recorded):
+                if self._lease is not None:
+                    self._store.release(self._lease)
+                raise SimulatedCrash
+        return done

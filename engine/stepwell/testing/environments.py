@@ -1,0 +1,81 @@
+"""Virtual time and threads that are none, for simulations."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from ..errors import InvalidInputError
+from ..events import micros
+from ..retry import as_seconds
+
+__all__ = ["EPOCH", "InlineExecutor", "SeededEntropy", "VirtualClock"]
+
+EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
+"""When a simulation begins, unless it is told otherwise."""
+
+
+class VirtualClock:
+    """A clock that stands still until somebody waits for it or moves it.
+
+    Args:
+        start: the first instant, aware.
+    """
+
+    def __init__(self, start: datetime = EPOCH) -> None:
+        if start.tzinfo is None:
+            raise InvalidInputError(f"a VirtualClock starts at a datetime with a time zone, got {start!r}")
+        self._now = start.astimezone(timezone.utc)
+
+    def now(self) -> datetime:
+        """The virtual time, aware, in UTC."""
+        return self._now
+
+    def micros(self) -> int:
+        """The virtual time as stores take it."""
+        return micros(self._now)
+
+    def wait(self, wakeup: threading.Event, seconds: float) -> bool:
+        """Move on by the seconds at once, unless the event is set."""
+        if not wakeup.is_set():
+            self.advance(seconds)
+        return wakeup.is_set()
+
+    def advance(self, duration: timedelta | float) -> None:
+        """Move on by a duration."""
+        self._now += timedelta(seconds=as_seconds(duration, "duration"))
+
+    def advance_to(self, instant: datetime) -> None:
+        """Move on to an instant; never back."""
+        self._now = max(self._now, instant)
+
+
+class SeededEntropy:
+    """Chance that is the same for the same seed."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = random.Random(seed)
+
+    def random(self) -> float:
+        return self._random.random()
+
+    def uuid(self) -> uuid.UUID:
+        return uuid.UUID(int=self._random.getrandbits(128), version=4)
+
+
+class InlineExecutor(Executor):
+    """Runs what is submitted at once, in the caller's thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future

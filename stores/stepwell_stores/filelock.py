@@ -1,0 +1,69 @@
+"""An exclusive lock between processes that lasts for moments: the flock of a file, which ends with its holder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["FileLock", "fcntl", "make_private"]
+
+_BUSY = {errno.EAGAIN, errno.EACCES}
+
+
+def make_private(directory: str) -> None:
+    """Make a directory that only its owner may enter, whatever the umask says; if it can't be made, it isn't."""
+    with contextlib.suppress(OSError):
+        os.mkdir(directory, 0o700)
+        os.chmod(directory, 0o700)
+
+
+class FileLock:
+    """The flock of one file, which is made when it is first taken. The caller keeps its own threads apart.
+
+    Args:
+        path: its directory must exist then.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def acquire(self, seconds: float) -> bool:
+        """Take the lock; False when somebody else held it for so long.
+
+        Raises:
+            OSError: the file can't be opened or locked.
+        """
+        if self._fd < 0:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+            self._fd = os.open(self._path, flags, 0o600)
+        deadline, pause = time.monotonic() + seconds, 0.0001
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError as e:
+                if e.errno not in _BUSY:
+                    raise
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(pause)
+            pause = min(pause * 2, 0.002)
+
+    def release(self) -> None:
+        """Let go. Not by closing: a child that is just being made may have a copy of the descriptor."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file. In a forked child this leaves the parent's lock alone."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,84 @@
+"""Records and positions in the tables of the SQLite store, each function inside a transaction of the caller's."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from stepwell.errors import CorruptHistoryError, NotFoundError
+from stepwell.store import AlreadyCommitted, AppendOutcome, Head, Then
+
+from . import sqlite_rows as sql
+from .rules import verified
+from .sqlite_rows import Row, find
+
+__all__ = ["advance", "found", "insert", "lines_of", "refusal"]
+
+
+def found(db: sqlite3.Connection, run_id: str) -> Row:
+    """The row of a run that must be there."""
+    row = find(db, run_id)
+    if row is None:
+        raise NotFoundError(f"no run {run_id!r}")
+    return row
+
+
+def insert(db: sqlite3.Connection, run_id: str, incarnation: int, seq: int, lines: list[bytes]) -> None:
+    """Write records at `seq` and after."""
+    if len(lines) == 1:
+        db.execute(sql.INSERT_EVENT, (run_id, incarnation, seq, lines[0]))
+    elif lines:
+        db.executemany(sql.INSERT_EVENT, [(run_id, incarnation, seq + i, line) for i, line in enumerate(lines)])
+
+
+def advance(
+    db: sqlite3.Connection,
+    at: tuple[str, int, int, int],
+    count: int,
+    head: Head | None,
+    then: Then,
+    release: bool,
+) -> bool:
+    """Move an owner's run on, if it is where the owner says: run, incarnation, fence and seq in `at`."""
+    frees = release or then == "closed"
+    closed = then == "closed"
+    if head is None:
+        if frees:
+            return db.execute(sql.ADVANCE_ONLY_FREE, (count, closed, *at)).rowcount == 1
+        return db.execute(sql.ADVANCE_ONLY, (count, *at)).rowcount == 1
+    values = sql.head_values(head)
+    if frees:
+        return db.execute(sql.ADVANCE_FREE, (count, closed, head.updated, *values, *at)).rowcount == 1
+    if db.execute(sql.ADVANCE_SAME, (count, head.updated, *at, *values)).rowcount == 1:
+        return True
+    return db.execute(sql.ADVANCE, (count, head.updated, *values, *at)).rowcount == 1
+
+
+def refusal(db: sqlite3.Connection, at: tuple[str, int, int, int], lines: list[bytes]) -> AppendOutcome:
+    """Say why an owner's append hit no row."""
+    run_id, incarnation, fence, seq = at
+    row = found(db, run_id)
+    if lines:
+        there = db.execute(sql.EVENTS, (run_id, incarnation, seq, seq + len(lines))).fetchall()
+        if [body for _, body in there] == lines:
+            return AlreadyCommitted(seq, incarnation)
+    reason = row.position.refuses_owner(incarnation, seq, fence)
+    assert reason is not None, "the row matched and was not hit"
+    return reason
+
+
+def lines_of(db: sqlite3.Connection, path: str, run_id: str, incarnation: int, start: int, stop: int) -> list[bytes]:
+    """Records `start` to `stop`, each checked.
+
+    Raises:
+        CorruptHistoryError: one is damaged or missing; file, table, run and seq are named.
+    """
+    lines: list[bytes] = []
+    table = f"{path}, table stepwell_events, run {run_id!r}, incarnation {incarnation}"
+    for seq, body in db.execute(sql.EVENTS, (run_id, incarnation, start, stop)):
+        if seq != start + len(lines):
+            break
+        lines.append(verified(body, seq, f"{table}, seq {seq}"))
+    if len(lines) < stop - start:
+        seq = start + len(lines)
+        raise CorruptHistoryError(f"{table}: record {seq} of {stop} is missing", place=table, seq=seq)
+    return lines
