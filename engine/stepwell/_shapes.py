@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import attrs
 import msgspec
 
-from ._problems import Key, Refused, a_or_an
+from ._problems import Key, Refused, a_or_an, describe
 from ._scalars import SCALARS
 
 __all__ = [
@@ -175,7 +175,7 @@ class Shaper:
                     raise Refused(f"two keys are both written {text!r}", "use keys of one type")
                 out[text] = self._walk(member, within, typed)
         except Refused as e:
-            e.keys.append(key if isinstance(key, str) else str(key))
+            e.keys.append(_name(key))
             raise
         within.discard(mark)
         return out
@@ -190,7 +190,7 @@ class Shaper:
             if type(shape) is int or type(shape) is float:
                 return repr(shape)
         remedy = "use str keys" if typed else "use str keys, or say what the keys are, as in dict[int, str]"
-        raise Refused(f"the key {key!r} is {a_or_an(type(key))} and not text", remedy)
+        raise Refused(f"the key {_name(key)} is {a_or_an(type(key))} and not text", remedy)
 
     def _dump_of(self, cls: type) -> _Dump:
         dump = self._dumps.get(cls)
@@ -272,9 +272,9 @@ class Shaper:
             raise Refused(f"{len(before)} keys come back as {len(after)}")
         for (key, a), (other, b) in zip(before.items(), after.items(), strict=True):
             if key is not other:
-                self._same_inside(str(key), key, other)
+                self._same_inside(_name(key), key, other)
             if a is not b:
-                self._same_inside(str(key), a, b)
+                self._same_inside(_name(key), a, b)
 
     def _same_set(self, before: Any, after: Any) -> None:
         found = {item: item for item in after}
@@ -311,6 +311,14 @@ def _field(value: Any, name: str, *otherwise: Any) -> Any:
         raise Refused("was never set") from e
     except Exception as e:
         raise Refused(f"can't be read: {type(e).__name__}: {e}") from e
+
+
+def _name(key: Any) -> str:
+    """What a path calls a key. An int of thousands of digits has no text, and a class may have none either."""
+    try:
+        return key if type(key) is str else str(key)
+    except Exception:  # noqa: BLE001 - whatever a class of the user's raises
+        return f"<{describe(type(key))}>"
 
 
 def _sorted(shapes: list[Any]) -> list[Any]:

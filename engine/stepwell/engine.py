@@ -13,9 +13,17 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, get_args
 
 from . import events as e
+from .checks import (
+    checked_choice,
+    checked_limit,
+    checked_reason,
+    checked_run_id,
+    checked_signal_name,
+    checked_tags,
+)
 from .codec import Codec
 from .commands import Flow, Signal
 from .control import Control
@@ -24,7 +32,7 @@ from .environment import Clock, Environment, SystemClock, new_run_id as make_run
 from .errors import ClosedError, InvalidInputError
 from .lifecycle import LifecycleEvent
 from .loading import Parts
-from .logs import logger
+from .opening import open_store, teller
 from .outcomes import Outcome, RunRecord, WaitingFor
 from .performers import Perform, Performer, call_step
 from .queries import Queries
@@ -40,7 +48,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-_STATUSES = ("pending", "running", "suspended", "paused", "completed", "failed", "cancelled")
 
 
 class Engine:
@@ -94,13 +101,11 @@ class Engine:
     ) -> None:
         if environment is not None and (clock is not None or executor is not None):
             raise InvalidInputError("give an environment, or a clock and an executor, not both")
-        if on_event is not None and not callable(on_event):
-            raise InvalidInputError(f"on_event must be a callable that takes a lifecycle event, got {on_event!r}")
         ttl = as_seconds(lease, "lease")
         if ttl < 0.1:
             raise InvalidInputError(f"lease must be at least 0.1 seconds, got {lease!r}")
         env = environment or Environment(clock=clock or SystemClock(), executor=executor)
-        self._store: Store = _open_store(store) if isinstance(store, str) else _checked_store(store)
+        self._store: Store = open_store(store)
         self._performer = Performer(env, perform, loop)
         self._sessions = Sessions(self._store, ttl, renews=env.threads)
         self._parts = Parts(
@@ -109,7 +114,7 @@ class Engine:
             environment=env,
             performer=self._performer,
             registry=Registry(workflows),
-            tell=_teller(on_event),
+            tell=teller(on_event),
             listens=on_event is not None,
             retry=retry or NO_RETRY,
             park_after=as_seconds(park_after, "park_after"),
@@ -180,7 +185,7 @@ class Engine:
             DivergenceError, CodecError, VersionMismatchError: the code does not fit the run's history; it is blocked.
         """
         self._ready()
-        return self._driver.advance(_run_id(run_id))
+        return self._driver.advance(checked_run_id(run_id))
 
     def run_due(self, limit: int | None = None) -> list[Outcome[Any]]:
         """Drive once, in this thread, everything that is submitted, due, or left by a dead owner.
@@ -195,15 +200,15 @@ class Engine:
             Outcomes of the runs that were driven, earliest due first.
         """
         self._ready()
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise InvalidInputError(f"limit must be a whole number of 1 or more, got {limit!r}")
+        if limit is not None:
+            checked_limit(limit, 2**31)
         return self._driver.run_due(limit)
 
     def wait(self, run_id: str, timeout: timedelta | float | None = None) -> Outcome[Any]:
         """Block until a run that somebody else drives is closed or parked; its outcome then, or after `timeout`."""
         self._ready()
         seconds = None if timeout is None else as_seconds(timeout, "timeout")
-        return self._queries.wait(_run_id(run_id), seconds)
+        return self._queries.wait(checked_run_id(run_id), seconds)
 
     # ---- signals
 
@@ -233,7 +238,7 @@ class Engine:
             RunClosedError, NotFoundError: there is nothing to resume.
         """
         self._ready()
-        return self._driver.resume(_run_id(run_id), _signal_name(signal), value, wait, id)
+        return self._driver.resume(checked_run_id(run_id), checked_signal_name(signal), value, wait, id)
 
     def signal(
         self,
@@ -254,19 +259,19 @@ class Engine:
             EventMismatchError: `wait` names a wait that is over.
         """
         self._ready()
-        self._control.signal(_run_id(run_id), _signal_name(signal), value, wait, id)
+        self._control.signal(checked_run_id(run_id), checked_signal_name(signal), value, wait, id)
 
     # ---- control
 
     def pause(self, run_id: str, reason: str | None = None) -> Outcome[Any]:
         """Stop a run at its next yield; steps in flight are recorded. RunClosedError, NotFoundError."""
         self._ready()
-        return self._control.send(_run_id(run_id), e.Pause(reason=_reason(reason), timestamp=self._parts.stamp()))
+        return self._control.send(checked_run_id(run_id), e.Pause(reason=checked_reason(reason), timestamp=self._parts.stamp()))
 
     def unpause(self, run_id: str) -> Outcome[Any]:
         """Let a paused run go on, in this thread when nobody else drives it. RunClosedError, NotFoundError."""
         self._ready()
-        return self._control.send(_run_id(run_id), e.Unpause(timestamp=self._parts.stamp()))
+        return self._control.send(checked_run_id(run_id), e.Unpause(timestamp=self._parts.stamp()))
 
     def cancel(self, run_id: str, reason: str | None = None, *, force: bool = False) -> Outcome[Any]:
         """Cancel a run: waits end at once, a step in flight is recorded, then `Cancelled` is thrown, and clean-up runs.
@@ -280,7 +285,7 @@ class Engine:
             RunClosedError, NotFoundError: there is nothing to cancel.
         """
         self._ready()
-        run_id, reason = _run_id(run_id), _reason(reason)
+        run_id, reason = checked_run_id(run_id), checked_reason(reason)
         if force:
             self._queries.head(run_id)
             self._control.force_cancel(run_id, reason)
@@ -292,12 +297,12 @@ class Engine:
     def retry(self, run_id: str) -> Outcome[Any]:
         """Go on with a failed run from what failed; finished steps stay finished. ConflictError when it is not failed."""
         self._ready()
-        return self._control.retry(_run_id(run_id))
+        return self._control.retry(checked_run_id(run_id))
 
     def reset(self, run_id: str) -> Outcome[Any]:
         """Begin a run anew with its own input and an empty history; an open one is closed as cancelled first."""
         self._ready()
-        return self._control.reset(_run_id(run_id))
+        return self._control.reset(checked_run_id(run_id))
 
     def fork(
         self,
@@ -320,24 +325,24 @@ class Engine:
         """
         self._ready()
         new = make_run_id() if new_run_id is None else new_run_id
-        return self._control.fork(_run_id(run_id), before, _run_id(new), None if tags is None else _tags(tags))
+        return self._control.fork(checked_run_id(run_id), before, checked_run_id(new), None if tags is None else checked_tags(tags))
 
     def delete(self, run_id: str) -> None:
         """Remove a closed run with all of its incarnations. ConflictError when it is open, NotFoundError."""
         self._ready()
-        self._control.delete(_run_id(run_id))
+        self._control.delete(checked_run_id(run_id))
 
     # ---- questions
 
     def query(self, run_id: str) -> dict[str, Any]:
         """The state that `SetState` left, live or closed; writes nothing."""
         self._ready()
-        return self._queries.state(_run_id(run_id))
+        return self._queries.state(checked_run_id(run_id))
 
     def get(self, run_id: str) -> RunRecord:
         """Everything that is known of a run, input and result as plain JSON shapes. NotFoundError."""
         self._ready()
-        return self._queries.get(_run_id(run_id))
+        return self._queries.get(checked_run_id(run_id))
 
     def runs(
         self,
@@ -358,15 +363,13 @@ class Engine:
             after: the last run id of the page before.
         """
         self._ready()
-        if status is not None and status not in _STATUSES:
-            raise InvalidInputError(f"status must be one of {', '.join(_STATUSES)}, got {status!r}")
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10_000:
-            raise InvalidInputError(f"limit must be a whole number from 1 to 10,000, got {limit!r}")
+        checked_choice("status", status, (None, *get_args(Status)))
+        checked_limit(limit, 10_000)
         where = HeadFilter(
             status=status,
             workflow=workflow,
             tag=(tag, None) if isinstance(tag, str) else tag,
-            waiting_for=None if waiting_for is None else _signal_name(waiting_for),
+            waiting_for=None if waiting_for is None else checked_signal_name(waiting_for),
             blocked=blocked,
         )
         return self._queries.runs(where, limit, after)
@@ -374,12 +377,12 @@ class Engine:
     def waiting(self, signal: Signal[Any] | str | None = None) -> list[WaitingFor]:
         """What open runs wait for, oldest first: who is to decide what, since when, and by which wait id."""
         self._ready()
-        return self._queries.waiting(None if signal is None else _signal_name(signal))
+        return self._queries.waiting(None if signal is None else checked_signal_name(signal))
 
     def history(self, run_id: str, *, incarnation: int | None = None) -> list[e.Event]:
         """The recorded events of a run, in order; of its current incarnation when None. NotFoundError."""
         self._ready()
-        return self._queries.history(_run_id(run_id), incarnation)
+        return self._queries.history(checked_run_id(run_id), incarnation)
 
     # ---- itself
 
@@ -419,12 +422,10 @@ class Engine:
         drive: bool,
     ) -> Outcome[Any]:
         self._ready()
-        if if_open not in ("join", "error", "restart"):
-            raise InvalidInputError(f"if_open must be join, error or restart, got {if_open!r}")
-        if if_closed not in ("return", "retry_failed", "error", "restart"):
-            raise InvalidInputError(f"if_closed must be return, retry_failed, error or restart, got {if_closed!r}")
-        chosen = make_run_id() if run_id is None else _run_id(run_id)
-        labels = _tags(tags or {})
+        checked_choice("if_open", if_open, ("join", "error", "restart"))
+        checked_choice("if_closed", if_closed, ("return", "retry_failed", "error", "restart"))
+        chosen = make_run_id() if run_id is None else checked_run_id(run_id)
+        labels = checked_tags(tags or {})
         self._parts.registry.add(workflow)
         return self._driver.start(
             workflow,
@@ -446,56 +447,3 @@ class Engine:
             self._sessions.forget()
             self._performer.forget()
             self._pid = os.getpid()
-
-
-def _open_store(url: str) -> Store:
-    from stepwell_stores import open_store  # late: the engine does not depend on the stores
-
-    return open_store(url)
-
-
-def _checked_store(store: object) -> Store:
-    if not isinstance(store, Store):
-        raise InvalidInputError(f"store must be a URL such as 'sqlite:///runs.db', or a Store object, got {store!r}")
-    return store
-
-
-def _teller(on_event: Callable[[LifecycleEvent], None] | None) -> Callable[[LifecycleEvent], None]:
-    def tell(event: LifecycleEvent) -> None:
-        if on_event is not None:
-            try:
-                on_event(event)
-            except Exception:
-                logger.exception("the on_event listener raised; the run goes on")
-
-    return tell
-
-
-def _run_id(run_id: object) -> str:
-    if not isinstance(run_id, str) or not run_id:
-        raise InvalidInputError(f"a run id must be text that is not empty, got {run_id!r}")
-    if not run_id.isprintable():
-        raise InvalidInputError(f"a run id can't hold control or unprintable characters, got {run_id!r}")
-    if len(run_id.encode()) > 200:
-        raise InvalidInputError(
-            f"a run id can be 200 bytes of UTF-8 at most, got {len(run_id.encode())}: {run_id[:40]!r}..."
-        )
-    return run_id
-
-
-def _signal_name(signal: Signal[Any] | str) -> str:
-    return signal.name if isinstance(signal, Signal) else Signal(signal).name
-
-
-def _reason(reason: object) -> str | None:
-    if reason is not None and not isinstance(reason, str):
-        raise InvalidInputError(f"reason must be text or None, got {reason!r}")
-    return reason
-
-
-def _tags(tags: object) -> dict[str, str]:
-    if not isinstance(tags, Mapping) or not all(
-        isinstance(k, str) and k and isinstance(v, str) for k, v in tags.items()
-    ):
-        raise InvalidInputError(f"tags must be a mapping of text to text, got {tags!r}")
-    return dict(tags)

@@ -19,8 +19,9 @@ from .fibers import Pending
 from .inputs import inputs_digest
 from .loading import Loaded, Parts
 from .logs import logger
-from .machine import Machine, result_type
+from .machine import Machine
 from .performers import Flight, LeavesLoop, StepContext, idempotency_key
+from .results import result_type
 from .retry import RetryPolicy
 
 __all__ = ["Flights"]
@@ -60,8 +61,19 @@ class Flights:
                 if e.parse_instant(pending.due) > now:
                     continue
             found.append(pending)
-        own_thread = sum(f.deadline is not None for f in self.under_way.values())
-        return found if own_thread < MAX_DAEMONS else [p for p in found if _step(p).given.timeout is None]
+        left = MAX_DAEMONS - sum(self._has_thread(flight.command) for flight in self.under_way.values())
+        chosen = []
+        for pending in found:
+            if self._has_thread(_step(pending)):
+                left -= 1
+                if left < 0:
+                    continue  # it waits for one of those threads
+            chosen.append(pending)
+        return chosen
+
+    def _has_thread(self, command: c.Step[Any]) -> bool:
+        """Whether a step runs in a thread of its own."""
+        return command.given.timeout is not None and not self.parts.performer.is_async(command)
 
     def begins(self, ready: list[Pending]) -> list[e.EventBase]:
         """The `begin` events that have to be on disk before these steps are called."""

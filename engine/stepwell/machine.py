@@ -37,30 +37,31 @@ Floor 3: imports no time, random, os, threading, socket, sqlite3, logging (a tes
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
-from typing import Any, get_args, get_origin
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from . import commands as c
 from . import events as e
-from .codec import Codec, parameter_annotations, return_annotation
+from .codec import Codec, parameter_annotations
+from .divergence import divergence, unfit
 from .errors import (
     Cancelled,
     CodecError,
     CorruptHistoryError,
     DivergenceError,
-    InvalidInputError,
     SignalRejected,
     StepFailed,
     Thrown,
     TimedOut,
 )
-from .fibers import Fiber, Pending, Verdict, describe
+from .fibers import Fiber, Pending, Verdict
+from .results import flow_result, result_type
 from .scheduler import Scheduler
 from .wire import split_list
 from .workflows import Workflow
 
-__all__ = ["Machine", "flow_result", "result_type"]
+__all__ = ["Machine"]
 
 
 class Machine:
@@ -416,63 +417,14 @@ class Machine:
         try:
             return self.codec.decode(raw, into)
         except CodecError as error:
-            raise CodecError(
-                f"run {self.run_id!r}, event {self._fibers.event}: the recorded result of step {event.step_id!r} does not fit "
-                f"the type that the code asks for now: {error.message}",
-                path=error.path,
-            ) from error
+            raise unfit(self.run_id, self._fibers.event, event.step_id, error) from error
 
     def _divergence(self, event: e.EventBase, why: str = "") -> DivergenceError:
-        name = next((v for k in ("name", "waiting_for") if (v := getattr(event, k, None))), "")
-        recorded = f"{event.kind} {name!r}" if name else event.kind
-        pending = self.pending.get(event.at) if event.at is not None else None
-        if pending is not None:
-            yielded = f"{describe(pending.command)} there"
-        elif self.status != "open":
-            yielded = f"nothing more: the workflow has ended ({self.status})"
-        else:
-            frontier = ", ".join(f"{describe(p.command)} at {p.at}" for p in self.pending.values())
-            yielded = f"nothing there; it waits for: {frontier or 'nothing'}"
-        at = f" at {event.at}" if event.at is not None else ""
-        return DivergenceError(
-            f"run {self.run_id!r} diverges at event {self._fibers.event}{at}: recorded is {recorded}, the workflow "
-            f"{self.workflow.name!r} yielded {yielded}{'; ' + why if why else ''}. The code has changed since, or it reads "
-            "something that no command gave it. Guard the change with Patched, give the workflow a new version, or fork "
-            "the run from before this event.",
-            run_id=self.run_id,
-            seq=self._fibers.event,
-            at=event.at or "",
-            recorded=recorded,
-            yielded=yielded,
-        )
+        return divergence(self, event, self._fibers.event, why)
 
 
 def _forced(event: e.EventBase) -> bool:
     return isinstance(event, e.Cancelled) and event.at is None and event.forced
-
-
-def result_type(command: c.Command[Any]) -> Any:
-    """The type that a step's result is decoded into; Any when nobody said.
-
-    Raises:
-        CodecError: the function's annotation can't be resolved.
-    """
-    if not isinstance(command, c.Step):
-        raise InvalidInputError(f"only a Step has a result type, got {command!r}")
-    if command.given.into is not c.UNSET:
-        return command.given.into
-    return return_annotation(command.fn)
-
-
-def flow_result(workflow: Workflow[Any, Any]) -> Any:
-    """The R of a workflow annotated `-> Flow[R]`; UNSET when it is not annotated.
-
-    Raises:
-        CodecError: the annotation can't be resolved.
-    """
-    annotation = return_annotation(workflow.fn)
-    args = get_args(annotation)
-    return args[2] if get_origin(annotation) is Generator and len(args) == 3 else c.UNSET
 
 
 _HANDLERS: dict[type[e.EventBase], Callable[[Machine, Any], None]] = {

@@ -8,7 +8,7 @@ from typing import Any
 from . import events as e
 from .codec import Codec
 from .errors import CorruptHistoryError
-from .machine import flow_result
+from .results import flow_result
 from .outcomes import (
     Outcome,
     RunCancelled,

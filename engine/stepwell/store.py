@@ -21,7 +21,8 @@ The contract, which `stepwell.testing.contract` checks (a store that can't keep 
     never repeats for a run id, also not after `delete` in the same store.
 7.  A *lease* is granted by `claim`, or together with a write that asks for one (`lease=`); it lapses after its ttl on
     the store's own clock, or as soon as the store can see that the owner is dead; it ends with `release` or with an
-    append that says so or closes the run. Leases are for liveness; fences are for safety.
+    append that says so or closes the run. A write that is repeated gets the lease that it was granted. Leases are for
+    liveness; fences are for safety.
 8.  Reads see a prefix of what was committed, never a torn record.
 9.  Driver exceptions never leave a store: it raises `StoreError` and its kinds, or `CorruptHistoryError`.
 10. A store is thread-safe. Used in a forked child it opens its own handles.
@@ -323,7 +324,10 @@ class Store(Protocol):
         then: Then = "open",
         lease: LeaseRequest | None = None,
     ) -> CreateOutcome:
-        """Create the run with incarnation 0 and its first records, sealed with session 1."""
+        """Create the run with incarnation 0 and its first records, sealed with session 1 (after a delete: the next).
+
+        A lease that comes with it has that same number as its fence. Raises InvalidInputError for wrong arguments.
+        """
         ...
 
     def open_incarnation(
@@ -381,13 +385,20 @@ class Store(Protocol):
         ...
 
     def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
-        """Heads newest first (by created, then run id, both descending), those after run id `after` only."""
+        """Heads newest first (by created, then run id, both descending), those after run id `after` only.
+
+        `after` may have been deleted since; NotFoundError when there never was such a run.
+        """
         ...
 
     def read(
         self, run_id: str, from_seq: int = 0, *, incarnation: int | None = None, limit: int | None = None
     ) -> Tail | None:
-        """Records from `from_seq` on, of the current incarnation when None; None when there is no such run."""
+        """Records from `from_seq` on, of the current incarnation when None.
+
+        None when there is no such run or incarnation. A `from_seq` past the end gives no records, and the end as the
+        answer's `from_seq`.
+        """
         ...
 
     def claim(self, run_id: str, owner: str, ttl: float) -> Lease | RunHead | None:

@@ -12,7 +12,10 @@ try:
 except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FileLock", "fcntl", "make_private"]
+__all__ = ["FLAGS", "FileLock", "fcntl", "make_private"]
+
+FLAGS: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""With which every file is opened: not inherited by programs that are started, and no link."""
 
 _BUSY = {errno.EAGAIN, errno.EACCES}
 
@@ -41,9 +44,9 @@ class FileLock:
         Raises:
             OSError: the file can't be opened or locked.
         """
+        assert fcntl is not None  # the caller looked
         if self._fd < 0:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-            self._fd = os.open(self._path, flags, 0o600)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | FLAGS, 0o600)
         deadline, pause = time.monotonic() + seconds, 0.0001
         while True:
             try:
@@ -59,6 +62,7 @@ class FileLock:
 
     def release(self) -> None:
         """Let go. Not by closing: a child that is just being made may have a copy of the descriptor."""
+        assert fcntl is not None
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 
 from stepwell.errors import StepwellError, StoreError, StoreMisconfiguredError, StoreUnavailableError
 
-from .filelock import FileLock, fcntl, make_private
+from .filelock import FLAGS, FileLock, fcntl, make_private
 from .liveness import ForkAware, watch_forks
 
 __all__ = ["Directory", "UnsyncedError", "WriteError", "translated"]
 
 _STRIPES = 64
 _BUSY_SECONDS = 5.0
-_FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 
 
 class WriteError(Exception):
@@ -134,7 +133,7 @@ class Directory(ForkAware):
     def read(self, name: str) -> bytes | None:
         """All bytes of a file, None when there is none."""
         try:
-            fd = os.open(self.file(name), os.O_RDONLY | _FLAGS)
+            fd = os.open(self.file(name), os.O_RDONLY | FLAGS)
         except FileNotFoundError:
             return None
         try:
@@ -161,7 +160,7 @@ class Directory(ForkAware):
 
         A new file in place of the old one would take the next sync of a journal twice as long.
         """
-        fd = os.open(self.file(name), os.O_WRONLY | os.O_CREAT | _FLAGS, 0o600)
+        fd = os.open(self.file(name), os.O_WRONLY | os.O_CREAT | FLAGS, 0o600)
         try:
             old = os.fstat(fd).st_size
             if not old:
@@ -182,7 +181,7 @@ class Directory(ForkAware):
         temporary = self.file(f"{name.partition('.')[0]}.tmp")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
         try:
             os.fchmod(fd, 0o600)
             write_all(fd, data)
@@ -203,7 +202,7 @@ class Directory(ForkAware):
         """
         path = self.file(name)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | _FLAGS)
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | FLAGS)
         except OSError as e:
             raise WriteError(e, undone=True) from e
         written = False
@@ -225,7 +224,7 @@ class Directory(ForkAware):
                 that failed the kernel takes them for clean, and would sync nothing.
             at: where they are.
         """
-        fd = os.open(self.file(name), os.O_WRONLY | _FLAGS)
+        fd = os.open(self.file(name), os.O_WRONLY | FLAGS)
         try:
             if written:
                 os.lseek(fd, at, os.SEEK_SET)
@@ -237,7 +236,7 @@ class Directory(ForkAware):
 
     def cut(self, name: str, size: int, torn: bytes) -> None:
         """Keep torn bytes in a file beside, and cut them off."""
-        aside = os.open(self.file(f"{name}.torn"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | _FLAGS, 0o600)
+        aside = os.open(self.file(f"{name}.torn"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | FLAGS, 0o600)
         try:
             os.fchmod(aside, 0o600)
             write_all(aside, torn)
@@ -245,7 +244,7 @@ class Directory(ForkAware):
         finally:
             os.close(aside)
         sync_directory(self.path)
-        fd = os.open(self.file(name), os.O_WRONLY | _FLAGS)
+        fd = os.open(self.file(name), os.O_WRONLY | FLAGS)
         try:
             os.ftruncate(fd, size)
             sync_file(fd)
@@ -263,7 +262,7 @@ class Directory(ForkAware):
 def _cut(path: str, size: int) -> bool:
     """Bring a file back to `size` after a failed append; whether that went well."""
     try:
-        fd = os.open(path, os.O_WRONLY | _FLAGS)
+        fd = os.open(path, os.O_WRONLY | FLAGS)
         try:
             os.ftruncate(fd, size)
             sync_file(fd)
@@ -283,15 +282,16 @@ def write_all(fd: int, data: bytes) -> None:
 
 def sync_file(fd: int) -> None:
     """Make a file's bytes and size durable."""
-    if hasattr(fcntl, "F_FULLFSYNC"):  # pragma: no cover - macOS, where fsync leaves them in the drive's cache
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:  # pragma: no cover - macOS, where fsync leaves them in the drive's cache
+        fcntl.fcntl(fd, full)
     else:
         os.fdatasync(fd)
 
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | FLAGS)
     try:
         os.fsync(fd)
     finally:

@@ -16,7 +16,7 @@ import secrets
 import threading
 import weakref
 
-from .filelock import fcntl, make_private
+from .filelock import FLAGS, fcntl, make_private
 
 
 class ForkAware:
@@ -125,7 +125,7 @@ class Owners(ForkAware):
     def _take(self) -> None:
         name = secrets.token_hex(8)
         path = os.path.join(self._directory, f"{name}.lock")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A sweeper may have seen the file before its lock and removed it; then it proves nothing.
@@ -140,7 +140,7 @@ class Owners(ForkAware):
 def _gone(path: str) -> bool:
     """Whether nobody holds the lock at `path`; if so, the file is removed."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | FLAGS)
     except FileNotFoundError:
         return True
     except OSError:

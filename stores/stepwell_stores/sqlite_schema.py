@@ -12,7 +12,9 @@ from typing import NoReturn
 
 from stepwell.errors import NewerFormatError, StoreMisconfiguredError
 
-__all__ = ["SCHEMA_VERSION", "connect", "primary_code"]
+from .filelock import FLAGS
+
+__all__ = ["BUSY_SECONDS", "SCHEMA_VERSION", "connect", "primary_code"]
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0
@@ -154,7 +156,7 @@ def _create(path: str) -> None:
     if not os.path.isdir(parent):
         _refuse(path, f"there is no directory {parent}", f"make it first: mkdir -p {parent}")
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
     except FileExistsError:
         return  # another process was faster
     except OSError as e:
@@ -164,7 +166,9 @@ def _create(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-    directory = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
+    if os.name != "posix":  # pragma: no cover - where a directory can't be synced
+        return
+    directory = os.open(parent, os.O_RDONLY | FLAGS)
     try:
         os.fsync(directory)
     finally:

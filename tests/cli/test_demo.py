@@ -9,6 +9,7 @@ import pytest
 
 from stepwell import Engine
 from stepwell.cli.demo import Execution, repeated
+from stepwell.demo import send_replies
 
 
 def test_the_demo_shows_all_of_it_in_ten_seconds_and_leaves_its_store(process, here):
@@ -33,16 +34,17 @@ def test_the_demo_shows_all_of_it_in_ten_seconds_and_leaves_its_store(process, h
         assert ["demo-1/T-1", "demo-1/T-2", "demo-1/T-3", "demo-1/replies"] == sorted(r.id for r in engine.runs())
 
 
-def test_the_demo_runs_twice_and_again_from_another_directory(process, here):
+def test_the_demo_can_run_again_on_its_store_in_another_directory(process, here):
     (here / "other").mkdir()
-    first = json.loads(process("demo", "--dir", "other", "--json").stdout)
-    second = json.loads(process("demo", "--dir", "other", "--json").stdout)
-    assert ("demo-1/replies", "demo-2/replies") == (first["batch"], second["batch"])
-    for found in (first, second):
-        assert [] == found["repeated"]
-        assert 4 <= len(found["killed"]["finished"]) < 8
-        assert {1} == {found["executions"][step] for step in found["killed"]["finished"]}
-        assert 8 == len(found["executions"])
+    with Engine("sqlite:///other/stepwell-demo.db") as engine:
+        engine.submit(send_replies, "effects", run_id="demo-1/replies")
+    log = here / "other" / "stepwell-demo-effects.log"
+    log.write_text('{"run": "demo-2/replies", "step": "reply to Ada", "pid": 1}\n')  # of a store that was removed
+    found = json.loads(process("demo", "--dir", "other", "--json").stdout)
+    assert ("demo-3/replies", []) == (found["batch"], found["repeated"])
+    assert 4 <= len(found["killed"]["finished"]) < 8
+    assert {1} == {found["executions"][step] for step in found["killed"]["finished"]}
+    assert 8 == len(found["executions"])
     assert ["other"] == [path.name for path in here.iterdir()]
 
 

@@ -128,7 +128,7 @@ def test_jitter_takes_away_the_same_share_in_every_session(memory: Any) -> None:
     dues = []
     for run_id in ("a", "a", "b"):
         engine = memory.engine(clock=HandClock(), park_after=0)
-        policy = RetryPolicy(2, initial=100, jitter=0.5)
+        policy = RetryPolicy(2, initial=100, cap=100, jitter=0.5)
         dues.append(engine.start(run_of(Flaky(1), policy), run_id=run_id, if_open="restart").due - EPOCH)
     assert dues[0] == dues[1]
     assert dues[0] != dues[2]
@@ -160,7 +160,7 @@ def test_a_predicate_that_raises_means_no_further_attempt(bench: Any) -> None:
     flaky = Flaky(99)
     outcome = bench.engine().start(run_of(flaky, RetryPolicy(3, initial=0, when=wrong)), run_id="r")
     assert isinstance(outcome, RunFailed)
-    assert (1, "no line") == (flaky.calls, outcome.failure.message)
+    assert (1, "step 'flaky' failed: ConnectionError: no line") == (flaky.calls, outcome.failure.message)
 
 
 def test_an_error_of_the_library_is_tried_again_only_when_it_is_retryable(memory: Any) -> None:

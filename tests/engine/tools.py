@@ -77,6 +77,8 @@ class HandClock:
         return self._now
 
     def wait(self, wakeup: threading.Event, seconds: float) -> bool:
+        if seconds <= 0:
+            return wakeup.is_set()
         with self._changed:
             self._waiting.append(wakeup)
             self.waits.append(seconds)

@@ -3,7 +3,8 @@
 Each wrong line names the error that each checker gives there. A line that a checker lets pass fails the check, because
 both are told to report an ignore that ignores nothing; so does an error of another kind, or on another line.
 """
-# pyright: reportUnnecessaryTypeIgnoreComment=true, reportUnusedExpression=false
+# pyright: reportUnusedExpression=false
+# ruff: noqa: B018, F841, RUF059 - each mistake is a line of its own
 
 from __future__ import annotations
 
@@ -343,14 +344,14 @@ another: Workflow[[Ticket], str] = decide  # type: ignore[assignment]  # pyright
 # ---- failures
 
 
+failed(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+failed(OSError("full"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 @workflow
 def catches(t: Ticket) -> Flow[None]:
     try:
         yield Step(size, t)
-    except failed(3):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        pass
-    except failed(OSError("full")):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        pass
     except failed(OSError) as error:
         a: OSError = error  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         error.failure.traceback  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

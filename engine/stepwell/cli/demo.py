@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import json
 import shlex
 import time
@@ -101,10 +102,7 @@ class _Demo:
         self.engine = engine
         self.file = folder / "stepwell-demo-tickets.json"
         self.log = folder / "stepwell-demo-effects.log"
-        number = 1
-        while engine.store.head(f"demo-{number}/replies") or engine.store.head(f"demo-{number}/T-1"):
-            number += 1
-        self.prefix = f"demo-{number}/"
+        self.prefix = self._unused_prefix()
         self.batch = f"{self.prefix}replies"
         self.ticket = f"{self.prefix}T-3"
 
@@ -195,6 +193,16 @@ class _Demo:
             self.terminal.line(f"  {line}", "bold")
 
     # ---- how
+
+    def _unused_prefix(self) -> str:
+        """What the run ids of this demonstration begin with; earlier ones left theirs in the store and the log."""
+        log = self.log.read_text("utf-8") if self.log.exists() else ""
+        for number in itertools.count(1):
+            prefix = f"demo-{number}/"
+            taken = any(self.engine.store.head(f"{prefix}{name}") for name in ("replies", "T-1"))
+            if not taken and prefix not in log:
+                return prefix
+        raise AssertionError
 
     def _wait_for_the_middle(self, process: Process) -> None:
         """Look at the store until enough steps are on disk and another one has begun."""

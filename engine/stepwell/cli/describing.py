@@ -67,13 +67,13 @@ def story(record: RunRecord, reason: str | None = None) -> str:
         return f"blocked, {record.blocked.code}: {record.blocked.message}"
     if record.failure is not None:
         return str(record.failure)
+    if record.status == "running":
+        return "somebody drives it now"
     if record.waiting_for and record.completed is None:
         due = f" until {when(record.due)}" if record.due else ""
         return f"waits for {', '.join(map(repr, record.waiting_for))}{due}" + (f": {reason}" if reason else "")
     if record.status == "suspended" and record.due:
         return f"sleeps until {when(record.due)}"
-    if record.status == "running":
-        return "somebody drives it now"
     return ""
 
 

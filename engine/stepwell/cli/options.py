@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from ..store import FORMAT_VERSION
@@ -42,6 +42,23 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see: {self.prog} --help)")
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: reading metadata takes longer than most verbs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it and leave."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("stepwell")
+        except PackageNotFoundError:
+            found = "(not installed)"
+        Terminal(sys.stdout).line(
+            f"stepwell {found}, history format {FORMAT_VERSION}, Python {platform.python_version()}"
+        )
+        parser.exit()
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; `call` of what it gives is the verb's function.
 
@@ -65,7 +82,7 @@ def _make_parser() -> _Parser:
         parents=[common],
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, title="commands")
 
     def verb(name: str, call: Callable[..., int], text: str, more: str = "") -> argparse.ArgumentParser:
@@ -180,11 +197,3 @@ def _payload(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--wait", metavar="WAIT", help="the wait that this answers, as `show` tells it")
     parser.add_argument("--id", metavar="ID", help="the same id twice counts once")
-
-
-def _version() -> str:
-    try:
-        found = version("stepwell")
-    except PackageNotFoundError:
-        found = "(not installed)"
-    return f"stepwell {found}, history format {FORMAT_VERSION}, Python {platform.python_version()}"

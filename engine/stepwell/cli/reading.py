@@ -99,9 +99,12 @@ def _show_record(terminal: Terminal, record: RunRecord, waits: list[WaitingFor])
         ("result", safe(short(record.result)) if record.status == "completed" else ""),
         ("created", f"{when(record.created)} UTC"),
         ("updated", f"{when(record.updated)} UTC"),
-        ("counts", ", ".join(
-            (_count(record.events, "event"), _count(record.sessions, "session"), _count(record.attempts, "attempt"))
-        )),
+        (
+            "counts",
+            ", ".join(
+                (_count(record.events, "event"), _count(record.sessions, "session"), _count(record.attempts, "attempt"))
+            ),
+        ),
     ]
     terminal.fields([pair for pair in pairs if pair[1]])
 

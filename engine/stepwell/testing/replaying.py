@@ -16,7 +16,8 @@ from ..errors import CodecError, Failure
 from ..failures import failure_of
 from ..fibers import Pending, describe
 from ..inputs import encode_input
-from ..machine import Machine, result_type
+from ..machine import Machine
+from ..results import result_type
 from ..workflows import Workflow, check_workflow
 from .answers import Answer, WrongAnswerError, returned  # noqa: F401 - for the doctest
 from .environments import EPOCH

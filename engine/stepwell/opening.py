@@ -1,0 +1,43 @@
+"""From what a caller gives to an engine, a store and a listener. Floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .errors import InvalidInputError
+from .lifecycle import LifecycleEvent
+from .logs import logger
+from .store import Store
+
+__all__ = ["open_store", "teller"]
+
+
+def open_store(store: str | Store) -> Store:
+    """The store of a URL, or the object that was given.
+
+    Raises:
+        InvalidInputError: it is neither.
+        StoreMisconfiguredError: the URL's scheme is not known, or the address is malformed.
+    """
+    if isinstance(store, str):
+        from stepwell_stores import open_store as open_url  # late: the engine does not depend on the stores
+
+        return open_url(store)
+    if not isinstance(store, Store):
+        raise InvalidInputError(f"store must be a URL such as 'sqlite:///runs.db', or a Store object, got {store!r}")
+    return store
+
+
+def teller(on_event: Callable[[LifecycleEvent], None] | None) -> Callable[[LifecycleEvent], None]:
+    """What gives lifecycle events to a listener, and never raises."""
+    if on_event is not None and not callable(on_event):
+        raise InvalidInputError(f"on_event must be a callable that takes a lifecycle event, got {on_event!r}")
+
+    def tell(event: LifecycleEvent) -> None:
+        if on_event is not None:
+            try:
+                on_event(event)
+            except Exception:
+                logger.exception("the on_event listener raised; the run goes on")
+
+    return tell

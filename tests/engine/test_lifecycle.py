@@ -1,0 +1,247 @@
+"""What a listener hears, and what loggers say."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import attrs
+import pytest
+
+from stepwell import (
+    All,
+    DivergenceError,
+    Emit,
+    Flow,
+    RetryPolicy,
+    RunCompleted,
+    RunFailed,
+    Sleep,
+    Step,
+    Suspend,
+    get_logger,
+    workflow,
+)
+from stepwell.lifecycle import (
+    LifecycleEvent,
+    RunBlocked,
+    RunClosed,
+    RunOpened,
+    RunParked,
+    SessionStarted,
+    SignalSent,
+    StepAttemptFailed,
+    StepCompleted,
+    StepErrored,
+    StepReplayed,
+    StepStarted,
+    TimerFired,
+    ValueEmitted,
+)
+
+from .tools import HandClock, Meddled, Tally
+
+
+@workflow
+def life(x: int) -> Flow[str]:
+    yield Step(int, x).options(name="first")
+    yield Emit({"x": x}, topic="news")
+    yield Sleep(timedelta(hours=1))
+    return (yield from Suspend("go", into=str, reason="why not"))
+
+
+def names(heard: list[Any]) -> list[str]:
+    return [type(event).__name__ for event in heard]
+
+
+def test_a_listener_hears_the_whole_life_of_a_run(bench: Any) -> None:
+    heard: list[LifecycleEvent] = []
+    clock = HandClock()
+    engine = bench.engine(on_event=heard.append, clock=clock)
+    engine.start(life, 1, run_id="r")
+    due = clock.now() + timedelta(hours=1)
+    assert [
+        RunOpened("r", "life"),
+        SessionStarted("r", 1, 1),
+        StepStarted("r", "first", "0", 1),
+        StepCompleted("r", "first", "0", 1, 0.0),
+        ValueEmitted("r", {"x": 1}, "news"),
+        RunParked("r", "suspended", (), due),
+    ] == heard
+    heard.clear()
+    clock.advance(3600)
+    engine.run_due()
+    assert [
+        StepReplayed("r", "first", "0"),
+        SessionStarted("r", 2, 4),
+        TimerFired("r", "2"),
+        RunParked("r", "suspended", ("go",)),
+    ] == heard
+    heard.clear()
+    assert RunCompleted("r", "now") == engine.resume("r", "go", "now")
+    assert [
+        StepReplayed("r", "first", "0"),
+        SignalSent("r", "go"),
+        SessionStarted("r", 3, 7),
+        RunClosed("r", "completed"),
+    ] == heard
+
+
+def test_events_are_frozen(memory: Any) -> None:
+    heard: list[Any] = []
+    memory.engine(on_event=heard.append).start(life, 1, run_id="r")
+    for event in heard:
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            event.run_id = "other"
+
+
+def test_failures_are_told_with_the_live_error(memory: Any) -> None:
+    error = LookupError("gone")
+
+    def breaks() -> None:
+        raise error
+
+    @workflow
+    def w() -> Flow[None]:
+        yield Step(breaks)
+
+    heard: list[Any] = []
+    outcome = memory.engine(on_event=heard.append).start(w, run_id="r")
+    assert isinstance(outcome, RunFailed)
+    (errored,) = (event for event in heard if isinstance(event, StepErrored))
+    assert ("breaks", "0", 1, error) == (errored.step_id, errored.at, errored.attempt, errored.error)
+    assert RunClosed("r", "failed", outcome.failure) == heard[-1]
+
+
+def test_a_blocked_run_is_told(bench: Any) -> None:
+    @workflow(name="life")
+    def other(x: int) -> Flow[str]:
+        return (yield from Suspend("go", into=str))
+
+    bench.engine(clock=HandClock()).start(life, 1, run_id="r")
+    heard: list[Any] = []
+    engine = bench.engine(other, on_event=heard.append)
+    with pytest.raises(DivergenceError):
+        engine.advance("r")
+    assert ["RunBlocked"] == names(heard)
+    assert isinstance(heard[0], RunBlocked)
+    assert "DIVERGENCE" == heard[0].code
+
+
+def test_a_listener_that_raises_never_hurts_a_run(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def breaks() -> int:
+        raise ConnectionError
+
+    @workflow
+    def w() -> Flow[str]:
+        yield Emit(1)
+        yield All(Step(int).options(timeout=60), Step(str))
+        try:
+            yield Step(breaks).options(retry=RetryPolicy(2, initial=0))
+        except Exception:
+            yield Step(int)
+        return (yield from Suspend("go", into=str))
+
+    heard: list[Any] = []
+
+    def listener(event: LifecycleEvent) -> None:
+        heard.append(event)
+        raise RuntimeError(f"no ear for {type(event).__name__}")
+
+    engine = bench.engine(on_event=listener)
+    with caplog.at_level(logging.ERROR, "stepwell"):
+        assert "suspended" == engine.start(w, run_id="r").status
+        assert RunCompleted("r", "now") == engine.resume("r", "go", "now")
+    assert {StepAttemptFailed, RunClosed, ValueEmitted} <= {type(event) for event in heard}
+    assert len(heard) == sum("the on_event listener raised" in record.message for record in caplog.records)
+
+
+def test_a_workflows_logger_is_silent_in_replay(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    log = get_logger("shop")
+
+    @workflow
+    def talks() -> Flow[str]:
+        log.info("begins")
+        yield Step(int)
+        log.info("goes on")
+        yield Suspend("go")
+        log.info("ends")
+        return "done"
+
+    caplog.set_level(logging.INFO, "shop")
+    engine = bench.engine()
+    engine.start(talks, run_id="r")
+    assert ["begins", "goes on"] == [record.message for record in caplog.records if record.name == "shop"]
+    engine.advance("r")
+    engine.query("r")
+    engine.start(talks, run_id="r")
+    engine.submit(talks, run_id="r")
+    engine.signal("r", "other")
+    engine.run_due()
+    assert ["begins", "goes on"] == [record.message for record in caplog.records if record.name == "shop"]
+    bench.engine(talks).resume("r", "go")
+    assert ["begins", "goes on", "ends"] == [record.message for record in caplog.records if record.name == "shop"]
+
+
+def test_a_workflows_logger_is_silent_when_a_run_is_retried(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    log = get_logger("shop")
+    tally = Tally()
+
+    def breaks() -> int:
+        if tally.add("breaks") == 1:
+            raise ConnectionError
+        return 1
+
+    @workflow
+    def talks() -> Flow[str]:
+        log.info("begins")
+        yield Step(breaks)
+        log.info("ends")
+        return "done"
+
+    caplog.set_level(logging.INFO, "shop")
+    engine = bench.engine()
+    engine.start(talks, run_id="r")
+    assert RunCompleted("r", "done") == engine.retry("r")
+    assert ["begins", "ends"] == [record.message for record in caplog.records if record.name == "shop"]
+
+
+def test_a_submitted_run_is_logged_when_it_is_begun(memory: Any, caplog: pytest.LogCaptureFixture) -> None:
+    log = get_logger("shop")
+
+    @workflow
+    def talks() -> Flow[str]:
+        log.info("begins")
+        yield Step(int)
+        log.info("ends")
+        return "done"
+
+    caplog.set_level(logging.INFO, "shop")
+    engine = memory.engine()
+    engine.submit(talks, run_id="r")
+    engine.run_due()
+    assert ["begins", "ends"] == [record.message for record in caplog.records if record.name == "shop"]
+
+
+def test_a_logger_talks_outside_of_workflows(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "shop")
+    get_logger("shop").info("plain")
+    get_logger("shop").info("plain")
+    assert ["plain", "plain"] == [record.message for record in caplog.records]
+    assert "stepwell.workflow" == get_logger().name
+
+
+def test_values_that_were_emitted_in_vain_are_told_once_they_are_recorded(memory: Any) -> None:
+    heard: list[Any] = []
+
+    @workflow
+    def w() -> Flow[int]:
+        yield Emit("one")
+        return (yield from Step(int).options(into=int))
+
+    plain = memory.engine()
+    store = Meddled(memory.store(), 1, lambda: plain.signal("r", "noise"))
+    engine = memory.engine(w, store=store, on_event=heard.append)
+    assert RunCompleted("r", 0) == engine.start(w, run_id="r")
+    assert ["one"] == [event.value for event in heard if isinstance(event, ValueEmitted)]
