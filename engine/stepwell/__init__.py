@@ -1,7 +1,7 @@
 """stepwell: durable workflows as plain Python generators.
 
-A workflow yields *commands*; an engine performs each one, writes down what came of it, and on a retry answers from what was
-written. What is written down never runs twice.
+A workflow yields *commands*; an engine performs each one, writes down what came of it, and on a retry answers from what
+was written. What is written down never runs twice.
 """
 
 from .commands import (

@@ -18,7 +18,7 @@ class Unset:
 
     _only: Unset | None = None
 
-    def __new__(cls) -> Unset:
+    def __new__(cls) -> Unset:  # noqa: PYI034 - there is one, and no subclass
         if cls._only is None:
             cls._only = super().__new__(cls)
         return cls._only

@@ -88,8 +88,8 @@ class Signal(Generic[T]):
 class Suspend(Command[T_co]):
     """Wait for a signal; the process may end meanwhile.
 
-    Gives the payload. On time-out throws `TimedOut`, or gives `default` when one was given. A buffered payload that does
-    not fit the type throws `SignalRejected`. Two Suspends are equal when they wait for the same signal name.
+    Gives the payload. On time-out throws `TimedOut`, or gives `default` when one was given. A buffered payload that
+    does not fit the type throws `SignalRejected`. Two Suspends are equal when they wait for the same signal name.
     Determinism: recorded as `suspend`, answered by `resume` or `wake`.
 
     Args:
@@ -238,7 +238,7 @@ def _check_change_id(_command: object, _attribute: object, value: Any) -> None:
 
 @frozen
 class Patched(Command[bool]):
-    """Tell whether this run has the change: True on new runs, False on those recorded before it. Recorded as `patch`."""
+    """Tell whether the run has the change: True on new runs, False on those recorded before it. Recorded as `patch`."""
 
     numbered: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""What changes a run from outside: signals, pause, cancel, and the incarnations that fork, retry and reset open. Floor 4."""
+"""What changes a run from outside: signals, pause, cancel, and the incarnations of fork, retry and reset. Floor 4."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .driving import Driver, RestartAndRetry, known_workflow, payload, signal_ev
 from .errors import ConflictError, NotFoundError, RunClosedError, StoreUnavailableError
 from .incarnations import Plan, find_cut, plan_fork, plan_retry
 from .loading import Parts, make_head, read_history
+from .logs import replaying
 from .outcomes import Outcome, Running
 from .reading import outcome_of_head
 from .recorder import settle
@@ -133,24 +134,23 @@ class Control(RestartAndRetry):
             raise ConflictError(f"only a failed run can be retried, and run {run_id!r} is {status}", run_id=run_id)
         workflow = self.parts.registry.find(head.head.workflow, head.head.version)
         history = list(read_history(self.parts.store, run_id, incarnation=head.incarnation))
-        plan = plan_retry(
-            workflow,
-            history,
-            incarnation=head.incarnation + 1,
-            codec=self.parts.codec,
-            run_id=run_id,
-            stamp=self.parts.stamp(),
-        )
+        with replaying():
+            plan = plan_retry(
+                workflow,
+                history,
+                incarnation=head.incarnation + 1,
+                codec=self.parts.codec,
+                run_id=run_id,
+                stamp=self.parts.stamp(),
+            )
         return self._open(head, plan, drive)
 
     def restart(self, run_id: str, start: e.Start, *, drive: bool = True) -> Outcome[Any]:
         """Close the run when it is open, and begin it anew with this start."""
         head = self._head(run_id)
         if not head.closed:
-            try:
+            with suppress(RunClosedError):  # it has ended meanwhile
                 self.force_cancel(run_id, "restarted")
-            except RunClosedError:
-                pass  # it has ended meanwhile
             head = self._head(run_id)
         number = head.incarnation + 1
         start = msgspec.structs.replace(

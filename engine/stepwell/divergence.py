@@ -41,9 +41,9 @@ def divergence(machine: Folded, event: e.EventBase, seq: int, why: str = "") -> 
     at = f" at {event.at}" if event.at is not None else ""
     return DivergenceError(
         f"run {machine.run_id!r} diverges at event {seq}{at}: recorded is {recorded}, the workflow "
-        f"{machine.workflow.name!r} yielded {yielded}{'; ' + why if why else ''}. The code has changed since, or it reads "
-        "something that no command gave it. Guard the change with Patched, give the workflow a new version, or fork "
-        "the run from before this event.",
+        f"{machine.workflow.name!r} yielded {yielded}{'; ' + why if why else ''}. The code has changed since, or it "
+        "reads something that no command gave it. Guard the change with Patched, give the workflow a new version, or "
+        "fork the run from before this event.",
         run_id=machine.run_id,
         seq=seq,
         at=event.at or "",
@@ -55,7 +55,7 @@ def divergence(machine: Folded, event: e.EventBase, seq: int, why: str = "") -> 
 def unfit(run_id: str, seq: int, step_id: str, error: CodecError) -> CodecError:
     """The error for a recorded result that does not fit the type of the code at hand."""
     return CodecError(
-        f"run {run_id!r}, event {seq}: the recorded result of step {step_id!r} does not fit the type that the code asks "
-        f"for now: {error.message}",
+        f"run {run_id!r}, event {seq}: the recorded result of step {step_id!r} does not fit the type that the code "
+        f"asks for now: {error.message}",
         path=error.path,
     )

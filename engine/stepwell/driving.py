@@ -31,7 +31,7 @@ from .errors import (
 from .fibers import Pending
 from .inputs import encode_input
 from .loading import Loaded, Parts, blocked_by, load, make_head, read_history
-from .logs import logger
+from .logs import held_back, let_out, logger
 from .machine import Machine
 from .outcomes import Outcome, RunFailed, Running
 from .reading import outcome_of_head
@@ -68,7 +68,7 @@ class Driver:
     def begin(
         self, workflow: Workflow[Any, Any], args: tuple[Any, ...], run_id: str, tags: Mapping[str, str]
     ) -> tuple[e.Start, Machine]:
-        """Make the start event and take the first turn, so that a wrong first yield is found before anything is written."""
+        """Make the start event and take the first turn: a wrong first yield is found before anything is written."""
         start = e.Start(
             workflow=workflow.name,
             version=workflow.version,
@@ -90,13 +90,15 @@ class Driver:
         lease = LeaseRequest(parts.owner, parts.ttl) if drive else None
         records = [to_draft(event) for event in events]
         attempt_id = uuid.uuid4().hex
+        refused: NotApplied | Unknown = NotApplied()
         for _ in range(TRIES):
             made = parts.store.create(run_id, records, head=head, attempt_id=attempt_id, lease=lease)
             if isinstance(made, (Created, Exists)):
                 if isinstance(made, Created):
                     parts.tell(lc.RunOpened(run_id, start.workflow, start.incarnation))
                 return made
-        raise StoreUnavailableError(f"run {run_id!r} could not be created: {made.cause}") from made.cause
+            refused = made
+        raise StoreUnavailableError(f"run {run_id!r} could not be created: {refused.cause}") from refused.cause
 
     def start(
         self,
@@ -111,10 +113,12 @@ class Driver:
         control: RestartAndRetry,
     ) -> Outcome[Any]:
         """Create the run and drive it, or do with the one of that id what the policies say."""
-        start, machine = self.begin(workflow, args, run_id, tags)
+        with held_back() as logged:  # by a first turn that may have been taken before
+            start, machine = self.begin(workflow, args, run_id, tags)
         try:
             made = self.create(run_id, [start], drive=drive)
             if isinstance(made, Created):
+                let_out(logged)
                 if not drive or made.lease is None:
                     return Running(run_id)
                 return self.drive(Loaded(run_id, 0, start, workflow, machine, start), made.lease)
@@ -369,7 +373,8 @@ def _waiting(machine: Machine, run_id: str, name: str, wait: str | None, must_wa
 def payload(codec: Codec, pending: Pending | None, name: str, value: Any) -> bytes:
     """Encode a signal's payload, checked against the type of the wait that it answers.
 
-    The value may be of that type, or the plain JSON shapes that it decodes from (what a web form or the command line has).
+    The value may be of that type, or the plain JSON shapes that it decodes from (what a web form or the
+    command line has).
 
     Raises:
         InvalidInputError: it fits neither.

@@ -66,7 +66,7 @@ class Engine:
             never hurts a run.
         codec: turns values into JSON and back; give one with a converter of your own for your types.
         park_after: longest wait, timedelta or seconds, for which a thread is kept; longer ones park the run. 5 s.
-        lease: how long a run stays with an owner that was paused, timedelta or seconds; renewed after a third of it. 30 s.
+        lease: how long a run stays with an owner that was paused, timedelta or seconds; renewed at a third of it. 30 s.
         environment: clock, chance and threads at once, for simulations; excludes `clock` and `executor`.
         perform: how a step's function is called, for simulations.
 
@@ -148,14 +148,15 @@ class Engine:
             tags: labels to find the run by, text to text.
             if_open: the run is there and open. "join": drive it on, or give `Running` when somebody else does; "error":
                 ConflictError; "restart": close it as cancelled and begin anew.
-            if_closed: the run is there and closed. "return": its outcome; "retry_failed": retry it when it failed; "error":
-                ConflictError; "restart": begin anew.
+            if_closed: the run is there and closed. "return": its outcome; "retry_failed": retry it when it failed;
+                "error": ConflictError; "restart": begin anew.
 
         Returns:
             RunCompleted, RunFailed, RunCancelled, RunSuspended, RunPaused or Running.
 
         Raises:
-            InvalidInputError: an argument is wrong, or the workflow yields something that is no command; nothing is written.
+            InvalidInputError: an argument is wrong, or the workflow yields something that is no command; nothing is
+                written.
             ConflictError: the run id is taken by another workflow or other input, or a policy says so.
             DivergenceError, CodecError, VersionMismatchError: the code does not fit the run's history; it is blocked.
             StoreError: the store failed.
@@ -226,7 +227,8 @@ class Engine:
         Args:
             signal: a Signal, or its name.
             value: the payload, of the type that the Suspend asks for, or the plain JSON that it decodes from.
-            wait: the wait id that this answers, as `waiting()` shows it; a late click then can't answer the next question.
+            wait: the wait id that this answers, as `waiting()` shows it, so that a late click can't answer the next
+                question.
             id: the same id twice counts once.
 
         Returns:
@@ -295,7 +297,7 @@ class Engine:
     # ---- incarnations
 
     def retry(self, run_id: str) -> Outcome[Any]:
-        """Go on with a failed run from what failed; finished steps stay finished. ConflictError when it is not failed."""
+        """Go on from what failed; finished steps stay finished. ConflictError when it has not failed."""
         self._ready()
         return self._control.retry(checked_run_id(run_id))
 
@@ -401,7 +403,7 @@ class Engine:
         self._performer.close()
         self._store.close()
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

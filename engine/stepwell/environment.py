@@ -1,6 +1,7 @@
 """What the engine takes from outside: time, chance and threads, as one explicit record. Floor 4.
 
-A simulation gives its own and drives the same engine: virtual time, seeded chance, steps performed in the caller's thread.
+A simulation gives its own and drives the same engine: virtual time, seeded chance, steps performed in the thread of the
+caller.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class DaemonPool(Executor):
                 threading.Thread(target=self._work, name=f"stepwell-step-{self._threads}", daemon=True).start()
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - Executor's names
         with self._lock:
             self._closed = True
             for _ in range(self._threads):
@@ -105,7 +106,7 @@ class DaemonPool(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     result = call()
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - the future's reader decides
                     future.set_exception(error)
                 else:
                     future.set_result(result)
@@ -139,7 +140,7 @@ _last_id = 0
 
 def new_run_id() -> str:
     """A UUID of version 7: sortable by time, and rising within a process. Source: RFC 9562, section 5.7."""
-    global _last_id
+    global _last_id  # noqa: PLW0603 - a process has one sequence of ids
     with _id_lock:
         stamp = time.time_ns() * 4096 // 1_000_000  # milliseconds, and 12 bits below them
         _last_id = stamp = max(stamp, _last_id + 1)

@@ -247,6 +247,9 @@ class ClosedError(StepwellError):
     code = "CLOSED"
 
 
+ExceptionClass: TypeAlias = type[BaseException]  # within Failure, `type` is one of its properties
+
+
 @frozen(slots=False)  # with a __dict__ the wire keeps this order of keys
 class Failure:
     """A recorded failure: data only. No stack and no host path, so that histories can be shared.
@@ -270,7 +273,7 @@ class Failure:
         """The dotted name of the exception's own class."""
         return self.types[0] if self.types else "builtins.Exception"
 
-    def is_a(self, *classes: type[BaseException] | str) -> bool:
+    def is_a(self, *classes: ExceptionClass | str) -> bool:
         """Whether the recorded exception was of one of these classes (or dotted names), by its recorded MRO."""
         return any(_dotted(c) in self.types for c in classes)
 
@@ -289,7 +292,7 @@ def type_names(cls: type[BaseException]) -> tuple[str, ...]:
 
 
 class Thrown(Exception):
-    """Base of what is thrown into workflows as the answer to a command: `at` is its path, `seq` the event that says so."""
+    """Base of what is thrown into workflows as a command's answer: `at` is its path, `seq` the event of the answer."""
 
     at: str = ""
     seq: int = -1

@@ -1,15 +1,16 @@
 """What a history may hold: one frozen record for each type of event.
 
-These are the wire records themselves: msgspec Structs, tagged by `type`, with camelCase keys, so that one line of JSON is
-decoded into its event in one pass (an attrs class can't be part of a tagged union and takes ten times as long to
+These are the wire records themselves: msgspec Structs, tagged by `type`, with camelCase keys, so that one line of JSON
+is decoded into its event in one pass (an attrs class can't be part of a tagged union and takes ten times as long to
 import). Payloads stay as the bytes that were recorded (`Raw`) until somebody decodes them with a type.
 
-`session` and `offset` are 0 in an event that isn't written yet; the store's `seal` puts them into the line. An absent key is
-UNSET or None, and is not written.
+`session` and `offset` are 0 in an event that isn't written yet; the store's `seal` puts them into the line. An absent
+key is UNSET or None, and is not written.
 
-The *owner's* events carry `at`, the path of the command that they answer or describe. *Outside* events (`Resume`, `Cancel`,
-`Pause`, `Unpause`) carry none: they may land between any two of the owner's. Floor 1.
+The *owner's* events carry `at`, the path of the command that they answer or describe. *Outside* events (`Resume`,
+`Cancel`, `Pause`, `Unpause`) carry none: they may land between any two of the owner's. Floor 1.
 """
+# pyright: reportIncompatibleVariableOverride=false - `at`, which is None in events that have no such field
 
 from __future__ import annotations
 
@@ -97,7 +98,7 @@ class EventBase(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ren
     timestamp: str = ""
     kept: bool = False
 
-    at: ClassVar[Any] = None
+    at: ClassVar[Any] = None  # the events that answer or describe a command have a field of this name instead
 
     @property
     def kind(self) -> str:
@@ -126,7 +127,7 @@ class Start(EventBase, frozen=True, kw_only=True, tag="start"):
 
 
 class Step(EventBase, frozen=True, kw_only=True, tag="step"):
-    """The outcome of a step: `result` or `error`. `inputs` is a digest of its arguments, None when they don't encode."""
+    """The outcome of a step: `result` or `error`. `inputs` is a digest of its arguments, None if they don't encode."""
 
     at: str  # type: ignore[misc]
     step_id: str

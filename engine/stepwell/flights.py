@@ -121,7 +121,7 @@ class Flights:
         return at in self.under_way or at in self._refused
 
     def may_cancel(self, pending: Pending) -> bool:
-        """Whether a cancelled step's outcome is `cancelled`; one that runs keeps its real outcome, unless it is lost."""
+        """Whether a cancelled step's outcome is `cancelled`; one that runs keeps its real one, unless it is lost."""
         flight = self.under_way.get(pending.at)
         if flight is None:
             return pending.at not in self._refused
@@ -212,7 +212,7 @@ class Flights:
         """Whether another attempt follows; the user's own predicate must not cost the record of this one."""
         try:
             return policy.wants(error, number)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it is the user's code
             logger.exception("the predicate of a retry policy raised; the step is not tried again")
             return False
 

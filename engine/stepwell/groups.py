@@ -26,8 +26,8 @@ T6 = TypeVar("T6")
 class All(Command[T_co]):
     """Run branches at once and give the tuple of their values, in their order, when every one has ended.
 
-    The first failure cancels the others and is raised when they have ended; later failures become its notes. `All()` gives
-    `()` at once. Branches are commands or generators; groups nest.
+    The first failure cancels the others and is raised when they have ended; later failures become its notes. `All()`
+    gives `()` at once. Branches are commands or generators; groups nest.
 
     Args:
         limit: how many branches may be under way at once; None means all.

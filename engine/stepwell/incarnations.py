@@ -108,12 +108,12 @@ def plan_retry(
         for event in history[cut:-1]:
             _say_yes(machine, kept, stamp)
             if _stays(machine, codec, event):
-                event = msgspec.structs.replace(event, kept=True)
+                taken = msgspec.structs.replace(event, kept=True)
                 try:
-                    machine.feed(event)
+                    machine.feed(taken)
                 except CodecError:
                     continue  # the code wants another type now: the step runs again
-                kept.append(event)
+                kept.append(taken)
     finally:
         machine.close()
     return Plan([start, *before, retry, *kept])

@@ -1,7 +1,7 @@
 """What an engine tells its `on_event` listener: typed, frozen, in the order in which it happened.
 
-Nothing here is recorded, and nothing is told during replay but `StepReplayed`. A listener that raises never hurts a run: the
-error goes to the `stepwell` logger. Floor 2.
+Nothing here is recorded, and nothing is told during replay but `StepReplayed`. A listener that raises never hurts a
+run: the error goes to the `stepwell` logger. Floor 2.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["get_logger", "logger", "replaying"]
+__all__ = ["get_logger", "held_back", "let_out", "logger", "replaying"]
 
 logger = logging.getLogger("stepwell")
 logger.addHandler(logging.NullHandler())
 
-_replaying: ContextVar[bool] = ContextVar("stepwell_replaying", default=False)
+# True while a history is replayed; a list while it is not known yet whether what happens now is new.
+_replaying: ContextVar[bool | list[logging.LogRecord]] = ContextVar("stepwell_replaying", default=False)
 
 
 @contextmanager
@@ -25,15 +26,37 @@ def replaying() -> Iterator[None]:
         _replaying.reset(token)
 
 
+@contextmanager
+def held_back() -> Iterator[list[logging.LogRecord]]:
+    """While this lasts, what workflow loggers are given is kept in the list; `let_out` logs it once it is wanted."""
+    held: list[logging.LogRecord] = []
+    token = _replaying.set(held)
+    try:
+        yield held
+    finally:
+        _replaying.reset(token)
+
+
+def let_out(held: list[logging.LogRecord]) -> None:
+    """Log what `held_back` kept."""
+    for record in held:
+        logging.getLogger(record.name).handle(record)
+
+
 class _ReplayFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        return not _replaying.get()
+        state = _replaying.get()
+        if isinstance(state, list):
+            state.append(record)
+            return False
+        return not state
 
 
 def get_logger(name: str = "stepwell.workflow") -> logging.Logger:
     """Give the standard logger of that name, silent while a workflow is replayed.
 
-    Use it in workflow code, so that a line is logged when the code first passes there and not once more at every resume.
+    Use it in workflow code, so that a line is logged when the code first passes there and not once more at every
+    resume.
     """
     found = logging.getLogger(name)
     if not any(isinstance(f, _ReplayFilter) for f in found.filters):

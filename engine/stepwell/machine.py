@@ -4,8 +4,8 @@ Theory of operation
 ===================
 
 A workflow is a generator that yields commands. The machine starts it and then knows the *frontier*: the commands that
-were issued and not answered. Feeding an event answers one of them; the fiber that yielded it goes on until it yields the next
-command; the frontier changes. That is all:
+were issued and not answered. Feeding an event answers one of them; the fiber that yielded it goes on until it yields
+the next command; the frontier changes. That is all:
 
     machine = Machine(workflow, start)       # runs to the first frontier
     for event in history[1:]:                # replay, test, live: the same call
@@ -16,10 +16,11 @@ The machine can't tell whether it is replaying. Running live is: append an event
 replay can't differ.
 
 *Paths.* `at` names a command by its place in the code's structure: the root's commands are "0", "1", ...; the group
-at "3" has branches "3.0", "3.1", whose commands are "3.0.0", "3.0.1". No interleaving and no change in a sibling shifts it.
+at "3" has branches "3.0", "3.1", whose commands are "3.0.0", "3.0.1". No interleaving and no change in a sibling shifts
+it.
 
-*Turns.* Fibers run from one FIFO queue, each until it blocks. Answers are delivered in history order, one at a time; a turn
-ends when the queue is empty. So even variables that branches share are deterministic.
+*Turns.* Fibers run from one FIFO queue, each until it blocks. Answers are delivered in history order, one at a time; a
+turn ends when the queue is empty. So even variables that branches share are deterministic.
 
 *Cancel.* A cancelled fiber's wait is interrupted at once. A step keeps its outcome, which the owner records: the
 real one, or `cancelled` when it had not begun; then `Cancelled` comes at the fiber's next effect, wait or group. Once
@@ -28,8 +29,8 @@ thrown, steps are performed again, because clean-up needs them, and waits raise 
 *Patched.* While a fiber asks, nothing advances. The owner's next event decides: its own `patch` event makes the answer
 True, any other one was recorded by code that did not ask, which makes it False. Signals and cancels wait meanwhile.
 
-*Divergence* is found before anything changes: an owner's event must answer the command that is pending at its `at`, of the
-same kind and name.
+*Divergence* is found before anything changes: an owner's event must answer the command that is pending at its `at`, of
+the same kind and name.
 
 Floor 3: imports no time, random, os, threading, socket, sqlite3, logging (a test holds that).
 """
@@ -50,6 +51,7 @@ from .errors import (
     CodecError,
     CorruptHistoryError,
     DivergenceError,
+    InvalidYieldError,
     SignalRejected,
     StepFailed,
     Thrown,
@@ -78,7 +80,8 @@ class Machine:
         pending: the frontier by `at`, oldest first.
         asking: change id that a fiber asks Patched about, or None.
         seq: number of events taken in so far, the start included; the offset of the next one.
-        status: "open" until the generator has ended, then "complete", "error" or "cancelled": how the run must be closed.
+        status: "open" until the generator has ended, then "complete", "error" or "cancelled": how the run must be
+            closed.
         result: the workflow's return value, as it is read back; `result_raw` is how it is recorded.
         error: the exception that left the workflow.
         closed: whether the closing event has been fed.
@@ -150,9 +153,10 @@ class Machine:
         """Take in the next event of the history.
 
         Raises:
-            DivergenceError: the event answers no command that the workflow has issued; the machine is as it was.
-            CodecError: a recorded value does not fit the type that the workflow asks for now.
-            InvalidYieldError: the workflow yielded something that is no command.
+            DivergenceError: the event answers no command that was issued.
+            CodecError: a recorded value does not fit the type that the workflow asks for now. As before, the machine is
+                as it was, but that a Patched may have been decided.
+            InvalidYieldError: the workflow yielded something that is no command; its generators are closed.
         """
         self._fibers.event = self.seq
         self._turn(self._take_in, event)
@@ -174,7 +178,7 @@ class Machine:
             seq = error.seq if isinstance(error, Thrown) else self._fibers.origins.get(id(error), (error, -1))[1]
             if seq >= 0 and (found is None or seq < found):
                 found = seq
-            stack += [error.__cause__, error.__context__, *self._fibers.notes.get(id(error), ())]
+            stack += [error.__cause__, error.__context__, *self._fibers.notes.get(id(error), (error, ()))[1]]
         return found
 
     def close(self) -> None:
@@ -221,6 +225,9 @@ class Machine:
         token = c.made_in_turn.set(self._fibers.made)
         try:
             run(*args)
+        except InvalidYieldError:  # nothing goes on from there
+            self.close()
+            raise
         finally:
             c.made_in_turn.reset(token)
 
@@ -239,8 +246,8 @@ class Machine:
         while self._asking is not None:
             fiber, change_id = self._asking
             own = isinstance(event, e.Patch) and event.change_id == change_id
-            told = isinstance(event, e.Retry) and change_id in event.patches
-            self.patches[change_id] = event.patches[change_id] if told else own  # type: ignore[attr-defined]
+            told = event.patches if isinstance(event, e.Retry) else {}
+            self.patches[change_id] = told.get(change_id, own)
             self._asking, self._fibers.halted = None, False
             self._fibers.answer(fiber, Verdict(self.patches[change_id]), first=True)
             self._run()
@@ -286,9 +293,7 @@ class Machine:
     def _owed(self, event: Any, kinds: tuple[type[c.Command[Any]], ...], name: str | None = None) -> Pending:
         """The pending command that an owner's event is about; DivergenceError when there is none such."""
         pending = self.pending.get(event.at)
-        if pending is None or not isinstance(pending.command, kinds):
-            raise self._divergence(event)
-        if name is not None and pending.command.label != name:
+        if pending is None or not isinstance(pending.command, kinds) or name not in (None, pending.command.label):
             raise self._divergence(event)
         return pending
 
@@ -314,7 +319,7 @@ class Machine:
         self._fibers.settle_cancelled(pending)
 
     def _on_attempt(self, event: e.Attempt) -> None:
-        pending = self._owed(event, (c.Step,))
+        pending = self._owed(event, (c.Step,), event.step_id.partition("#")[0])  # "#2" numbers a repeat
         pending.attempts, pending.due = event.attempt, event.due
 
     def _on_begin(self, event: e.Begin) -> None:
@@ -381,12 +386,9 @@ class Machine:
             if event.id in self._signals_seen:
                 return
             self._signals_seen.add(event.id)
-        waiting = [p for p in self.waits if p.command.label == event.event_name]
-        if event.wait is not None:
-            waiting = [p for p in waiting if p.wait == event.wait]
+        waiting = [p for p in self.waits if p.command.label == event.event_name and event.wait in (None, p.wait)]
         if waiting:
-            pending = waiting[0]
-            self._fibers.settle(pending, self._received(pending, event))
+            self._fibers.settle(waiting[0], self._received(waiting[0], event))
         elif event.wait is None:
             self.buffered.setdefault(event.event_name, deque()).append(event)
 

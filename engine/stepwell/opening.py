@@ -37,7 +37,7 @@ def teller(on_event: Callable[[LifecycleEvent], None] | None) -> Callable[[Lifec
         if on_event is not None:
             try:
                 on_event(event)
-            except Exception:
+            except Exception:  # noqa: BLE001 - it is the user's code
                 logger.exception("the on_event listener raised; the run goes on")
 
     return tell

@@ -1,8 +1,8 @@
 """How a step is performed: the only place that calls user functions. Floor 4.
 
-An attempt is a *flight*: a future, a deadline, and a context that the function can ask for with `current_step()`. A lone sync
-step runs in the calling thread; steps of branches run on the engine's executor; a sync step with a time-out runs in a
-daemon thread of its own, so that one that hangs neither holds a place in the pool nor the process's exit;
+An attempt is a *flight*: a future, a deadline, and a context that the function can ask for with `current_step()`. A
+lone sync step runs in the calling thread; steps of branches run on the engine's executor; a sync step with a time-out
+runs in a daemon thread of its own, so that one that hangs neither holds a place in the pool nor the process's exit;
 `async def` steps run on one background event loop.
 """
 
@@ -48,7 +48,7 @@ class StepContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody wants the result any more: the run or branch is cancelled, it timed out, or the lease is lost."""
+        """Whether nobody wants the result any more: run or branch is cancelled, it timed out, or the lease is lost."""
         return self._cancelled.is_set()
 
     def wait_cancelled(self, seconds: float) -> bool:
@@ -85,7 +85,7 @@ Perform: TypeAlias = Callable[[Step[Any], StepContext], Any]
 """Calls a step's function: gives its result, a coroutine for an `async def` step, or raises."""
 
 
-def call_step(step: Step[Any], context: StepContext) -> Any:
+def call_step(step: Step[Any], _context: StepContext) -> Any:
     """Call the function with copies of the arguments, so that it can't change the workflow's own objects."""
     return step.fn(*(_own_copy(v) for v in step.args), **{k: _own_copy(v) for k, v in step.kwargs.items()})
 
@@ -124,7 +124,7 @@ class Flight:
 
 
 class LeavesLoop(Exception):
-    """Carries KeyboardInterrupt or SystemExit out of an event loop, which would end for them and take every step along."""
+    """Carries KeyboardInterrupt or SystemExit out of an event loop, which would end for them, and with it every step."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -253,7 +253,7 @@ def _is_async(fn: Any) -> bool:
     inner = inspect.unwrap(fn)
     while hasattr(inner, "func"):  # functools.partial
         inner = inner.func
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - the method itself is wanted
 
 
 def _settle(future: Future[Any], call: Callable[[], Any], catch_all: bool = False) -> None:

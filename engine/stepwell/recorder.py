@@ -36,20 +36,21 @@ def settle(attempt: Callable[[], AppendOutcome], clock: Clock) -> Committed | Al
         StoreUnavailableError: it was not applied, time and again.
         StoreError: its outcome stayed unknown; the next session finds out by reading.
     """
-    outcome: AppendOutcome = NotApplied()
+    failed: NotApplied | Unknown = NotApplied()
     for n in range(TRIES):
         outcome = attempt()
         if not isinstance(outcome, (NotApplied, Unknown)):
             return outcome
+        failed = outcome
         if n < TRIES - 1:
             clock.wait(threading.Event(), min(1.0, 0.01 * 2**n))
-    if isinstance(outcome, Unknown):
+    if isinstance(failed, Unknown):
         raise StoreError(
-            f"the store can't say whether an append was written, after {TRIES} tries: {outcome.cause}"
-        ) from outcome.cause
+            f"the store can't say whether an append was written, after {TRIES} tries: {failed.cause}"
+        ) from failed.cause
     raise StoreUnavailableError(
-        f"the store did not take an append, after {TRIES} tries: {outcome.cause}"
-    ) from outcome.cause
+        f"the store did not take an append, after {TRIES} tries: {failed.cause}"
+    ) from failed.cause
 
 
 class Recorder:
@@ -113,7 +114,7 @@ class Recorder:
         return True
 
     def give_up(self, head: Head) -> None:
-        """Write the head and end the lease, wherever the tail is by now; a run that was closed meanwhile stays as it is."""
+        """Write the head and end the lease, wherever the tail is now; a run that was closed meanwhile stays as it is."""
         while not self.append([], head=head, release=True):
             found = self.store.head(self.lease.run_id)
             if found is None or found.closed:

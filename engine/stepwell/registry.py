@@ -51,8 +51,9 @@ class Registry:
                 f"this engine knows no workflow {name!r} (it knows: {known}); add it to workflows=[...]"
             )
         if version not in versions:
+            has = ", ".join(sorted(versions))
             raise VersionMismatchError(
-                f"workflow {name!r}: the run is on version {version!r}, and this engine has {', '.join(sorted(versions))}; "
+                f"workflow {name!r}: the run is on version {version!r}, and this engine has {has}; "
                 "keep the old version in workflows=[...] until its runs are closed"
             )
         return versions[version]
@@ -93,10 +94,8 @@ def fingerprint(workflow: Workflow[Any, Any]) -> str:
         digest = hashlib.blake2b(f"{workflow.name}\0{workflow.version}".encode(), digest_size=16)
         _add_code(digest, workflow.fn.__code__)
         module = inspect.getmodule(workflow.fn)
-        try:
+        with suppress(OSError, TypeError):  # typed at a prompt: the byte code alone has to do
             digest.update(inspect.getsource(module).encode("utf-8", "surrogatepass") if module else b"")
-        except (OSError, TypeError):
-            pass  # typed at a prompt: the byte code alone has to do
         known = digest.hexdigest()
         object.__setattr__(workflow, "_fingerprint", known)
     return known

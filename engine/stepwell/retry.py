@@ -14,7 +14,7 @@ from .errors import Failure, InvalidInputError, StepwellError
 __all__ = ["NO_RETRY", "RetryPolicy", "as_seconds"]
 
 
-def as_seconds(value: timedelta | float | int, name: str) -> float:
+def as_seconds(value: timedelta | float, name: str) -> float:
     """Turn a duration (timedelta, or a number of seconds) into seconds, at least 0.
 
     Raises:
@@ -35,9 +35,9 @@ def as_seconds(value: timedelta | float | int, name: str) -> float:
 class RetryPolicy:
     """When a step that failed is tried again.
 
-    One attempt unless asked for more. The delay before attempt n + 1 is `min(cap, initial * factor ** (n - 1))`, less up
-    to `jitter` of it. The jitter is drawn from a hash of run, step and attempt, so that a resumed run computes the same
-    delay. Determinism: pure. Source: exponential back-off with jitter, as in AWS's and Temporal's retry policies.
+    One attempt unless asked for more. The delay before attempt n + 1 is `min(cap, initial * factor ** (n - 1))`, less
+    up to `jitter` of it. The jitter is drawn from a hash of run, step and attempt, so that a resumed run computes the
+    same delay. Determinism: pure. Source: exponential back-off with jitter, as in AWS's and Temporal's retry policies.
 
     Attributes:
         attempts: how often the step is tried at most, 1 or more.

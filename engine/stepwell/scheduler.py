@@ -1,7 +1,7 @@
 """The scheduler of fibers: runs generators, numbers what they yield, opens and closes groups, carries cancels.
 
-It knows commands, never events: what it can't settle by itself it asks of its host, the machine. Fibers run from one FIFO
-queue, branches left to right, each until it blocks. Floor 3.
+It knows commands, never events: what it can't settle by itself it asks of its host, the machine. Fibers run from one
+FIFO queue, branches left to right, each until it blocks. Floor 3.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from . import commands as c
 from .errors import Cancelled, InvalidYieldError, StepwellWarning, Thrown
 from .fibers import CancelState, Fiber, Group, Pending, Verdict, is_effect, is_wait, line_of
 
-__all__ = ["MAX_IGNORED_CANCELS", "MAX_TURN", "Host", "Scheduler"]
+__all__ = ["MAX_IGNORED_CANCELS", "MAX_IGNORED_CLOSES", "MAX_TURN", "Host", "Scheduler"]
 
 MAX_IGNORED_CANCELS = 100
 """Waits that a cancelled fiber may begin in a row before the run is failed."""
+
+MAX_IGNORED_CLOSES = 100
+"""Commands that a generator may yield while it is closed."""
 
 MAX_TURN = 100_000
 """Commands that one turn may issue: a loop that never waits for anything is a mistake."""
@@ -47,7 +50,7 @@ class Scheduler:
         thrown: whether Cancelled was thrown into the root.
         event: offset of the event that is being fed, for the origin of exceptions.
         origins: of an exception that own code raised in a branch: the offset after the event that led to it, by id.
-        notes: failures of siblings that came later, by the id of the failure that a group raised.
+        notes: of the failure that a group raised: the failures of siblings that came later, by id.
         made: commands that the workflow made and has not yielded yet.
     """
 
@@ -62,7 +65,7 @@ class Scheduler:
         self.verdict: Verdict | None = None
         self.event = 0
         self.origins: dict[int, tuple[BaseException, int]] = {}
-        self.notes: dict[int, list[BaseException]] = {}
+        self.notes: dict[int, tuple[BaseException, list[BaseException]]] = {}
         self.made: dict[int, c.Command[Any]] = {}
         self.root = Fiber(gen)
         self._fibers: dict[int, Fiber] = {id(self.root): self.root}
@@ -108,11 +111,16 @@ class Scheduler:
 
     def close(self) -> None:
         """Close the generators, innermost first; commands that they yield meanwhile are never performed."""
-        for fiber in reversed(list(self._fibers.values())):
-            fiber.ended = True
-            self._close_fiber(fiber)
+        fibers = list(self._fibers.values())
         self._fibers.clear()
         self._queue.clear()
+        complaints: list[str] = []
+        for fiber in reversed(fibers):
+            fiber.ended = True
+            complaints += _close(fiber.gen)
+        for what in complaints:  # once all are closed: a warning may be made an error
+            text = f"workflow {self.name!r}: clean-up code failed when the run was parked: {what}"
+            warnings.warn(text, StepwellWarning, stacklevel=2)
 
     def in_use(self, gen: Generator[Any, Any, Any]) -> bool:
         """Whether a generator can't be a new branch: it is started, ended, or a fiber's already."""
@@ -127,7 +135,7 @@ class Scheduler:
     def _advance(self, fiber: Fiber, answer: Verdict) -> None:
         """Run one fiber until it blocks or ends."""
         fiber.started = True
-        gen, given = fiber.gen, answer
+        gen, given, ended = fiber.gen, answer, answer
         while True:
             try:
                 command = gen.send(given.value) if given.error is None else gen.throw(given.error)
@@ -156,9 +164,9 @@ class Scheduler:
         if not command.numbered:
             return self.host.unnumbered(fiber, command)
         group = isinstance(command, (c.All, c.Race))
-        if fiber.cancel is not CancelState.NONE and (group or is_effect(command) or is_wait(command)):
-            if fiber.cancel is CancelState.DUE or is_wait(command):
-                return self._throw_cancelled(fiber)
+        stops = fiber.cancel is not CancelState.NONE and (group or is_effect(command) or is_wait(command))
+        if stops and (fiber.cancel is CancelState.DUE or is_wait(command)):
+            return self._throw_cancelled(fiber)
         at = f"{fiber.path}{fiber.count}"
         fiber.count += 1
         if self.trace is not None:
@@ -227,7 +235,7 @@ class Scheduler:
         if group.note(index, verdict):
             self._stop(group, lost=isinstance(group.command, c.Race))
         elif failure is not None and verdict.error is not None:
-            self.notes.setdefault(id(failure), []).append(verdict.error)
+            self.notes.setdefault(id(failure), (failure, []))[1].append(verdict.error)
         if not group.stopping and group.next < len(group.fibers):
             self.answer(group.fibers[group.next], Verdict())
             group.next += 1
@@ -260,8 +268,8 @@ class Scheduler:
     def cancel(self, fiber: Fiber, *, lost: bool = False) -> None:
         """Cancel a fiber and all below it, once.
 
-        A wait is interrupted at once; a step is marked and waits for its outcome; everything else gets its answer first,
-        and Cancelled at its next effect, wait or group. `lost`: the fiber lost a Race, its results are dropped.
+        A wait is interrupted at once; a step is marked and waits for its outcome; everything else gets its answer
+        first, and Cancelled at its next effect, wait or group. `lost`: the fiber lost a Race, its results are dropped.
         """
         if fiber.ended or fiber.cancel is not CancelState.NONE:
             return
@@ -278,24 +286,38 @@ class Scheduler:
         elif isinstance(waiting, Pending) and is_effect(waiting.command):
             waiting.cancelling, waiting.lost = True, lost
 
-    # ---- closing
 
-    def _close_fiber(self, fiber: Fiber) -> None:
-        for _ in range(100):
-            try:
-                fiber.gen.close()
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:
-                if isinstance(error, RuntimeError) and "ignored GeneratorExit" in str(error):
-                    continue  # it yielded a command, which is not performed
-                self._complain(f"{type(error).__name__}: {error}")
-            return
-        self._complain("it yielded 100 commands while it was closed; none was performed")
+def _close(gen: Generator[Any, Any, Any]) -> list[str]:
+    """Close a generator and those that it delegates to, innermost first; what went wrong, in words.
 
-    def _complain(self, what: str) -> None:
-        text = f"workflow {self.name!r}: clean-up code failed when the run was parked: {what}"
-        warnings.warn(text, StepwellWarning, stacklevel=2)
+    `gen.close()` alone would throw the RuntimeError of an inner generator that yields once more into the outer one, and
+    leave the inner one to the garbage collector.
+    """
+    complaints: list[str] = []
+    ignored = 0
+    while ignored < MAX_IGNORED_CLOSES:
+        inner = _innermost(gen)
+        try:
+            inner.close()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            if inspect.getgeneratorstate(inner) != inspect.GEN_CLOSED:
+                ignored += 1  # it yielded a command, which is not performed
+                continue
+            complaints.append(f"{type(error).__name__}: {error}")
+        if inner is gen:
+            return complaints
+    complaints.append(f"it yielded {MAX_IGNORED_CLOSES} commands while it was closed; none was performed")
+    return complaints
+
+
+def _innermost(gen: Any) -> Any:
+    """The generator at the end of a chain of `yield from` that is not closed yet."""
+    inner = gen.gi_yieldfrom
+    while inspect.isgenerator(inner) and inspect.getgeneratorstate(inner) != inspect.GEN_CLOSED:
+        gen, inner = inner, inner.gi_yieldfrom
+    return gen
 
 
 def _single(command: c.Command[Any]) -> Generator[c.Command[Any], Any, Any]:

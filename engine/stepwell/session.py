@@ -1,12 +1,12 @@
 """A session: one continuous stretch of driving a run by one owner. Floor 4.
 
-The rule is *record, then feed*: the outcome of an effect is on disk before the workflow sees it. What has no effect behind it
-(Now, Random, Uuid, Emit, timers, `cancelled`) is fed at once, kept in a batch, and written in one append
+The rule is *record, then feed*: the outcome of an effect is on disk before the workflow sees it. What has no effect
+behind it (Now, Random, Uuid, Emit, timers, `cancelled`) is fed at once, kept in a batch, and written in one append
 before the next effect starts, or the session waits, parks or closes. No other write is ever ahead of the history.
 
-When that append meets an event from outside, everything that was fed and not written is void: the machine is built again from the
-store's bytes, outcomes of effects are kept by their `at`, pure values are drawn again, and until an append succeeds the
-session writes first and feeds after, so that it can't lose that race for ever.
+When that append meets an event from outside, everything that was fed and not written is void: the machine is built
+again from the store's bytes, outcomes of effects are kept by their `at`, pure values are drawn again, and until an
+append succeeds the session writes first and feeds after, so that it can't lose that race for ever.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Session:
         self.flights = Flights(parts, run, self.wakeup)
         self._batch: list[e.EventBase] = []
         self._outcomes: dict[str, e.EventBase] = {}
+        self._dropped: dict[str, str] = {}  # step ids of steps that are cancelled, by `at`, for the listener
         self._write_first = False
 
     def notify(self) -> None:
@@ -147,9 +148,11 @@ class Session:
             event = answer_to(pending, self.parts, now, self.flights)
             if event is not None:
                 moved = True
+                if isinstance(event, e.Cancelled):
+                    self._dropped[pending.at] = pending.step_id
                 self._feed_pure(event)
-                if machine.asking is not None or machine is not self.machine:
-                    break
+                if machine is not self.machine or machine.asking is not None or machine.paused:
+                    break  # what came from outside, or from the code, is to be looked at first
         return moved
 
     def _feed_pure(self, event: e.EventBase) -> None:
@@ -163,7 +166,6 @@ class Session:
             self._batch.append(event)
             if len(self._batch) >= MAX_BATCH:
                 self._append([])
-        self._tell_of(event)
 
     def _record_outcomes(self) -> None:
         """Write what effects came to, and only then feed it."""
@@ -176,7 +178,6 @@ class Session:
         self._outcomes.clear()
         for event in events:
             machine.feed(event)
-            self._tell_of(event)
 
     def _launch(self) -> None:
         """Start the steps that are ready; all that they follow from is on disk before."""
@@ -194,9 +195,12 @@ class Session:
 
     def _append(self, events: list[e.EventBase], **how: Any) -> bool:
         """Write the batch and these events; False when the tail had moved, which is taken in then."""
-        if self.recorder.append([*self._batch, *events], **how):
+        written = [*self._batch, *events]
+        if self.recorder.append(written, **how):
             self._batch.clear()
             self._write_first = False
+            for event in written:
+                self._tell_of(event)
             return True
         self._catch_up()
         return False
@@ -301,7 +305,7 @@ class Session:
         head = make_head(parts, self.run.start, "pending", due=parts.now(), blocked=blocked)
         try:
             self.recorder.give_up(head)
-        except Exception as failed:
+        except Exception as failed:  # noqa: BLE001 - the error that is being told of matters more
             logger.warning("run %r could not be marked as blocked: %s", run_id, failed)
         parts.tell(lc.RunBlocked(run_id, error.code, error.message))
 
@@ -309,7 +313,7 @@ class Session:
         """Give the lease back, so that the next session need not wait for it to lapse."""
         try:
             self.parts.store.release(self.recorder.lease)
-        except Exception as failed:
+        except Exception as failed:  # noqa: BLE001 - the lease lapses by itself
             logger.warning("the lease of run %r could not be released: %s", self.run.run_id, failed)
 
     def _tell_of(self, event: e.EventBase) -> None:
@@ -321,7 +325,7 @@ class Session:
         elif isinstance(event, e.Emit):
             parts.tell(lc.ValueEmitted(run_id, parts.codec.decode(event.value), event.topic))
         elif isinstance(event, e.Cancelled) and event.at is not None:
-            parts.tell(lc.StepDropped(run_id, "", event.at))
+            parts.tell(lc.StepDropped(run_id, self._dropped.pop(event.at, ""), event.at))
         elif isinstance(event, (e.Step, e.Attempt)):
             self.flights.tell_of(event)
 

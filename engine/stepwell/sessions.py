@@ -70,7 +70,7 @@ class Sessions:
             for session in sessions:
                 try:
                     lease = self._store.renew(session.recorder.lease, self._ttl)
-                except Exception as error:  # it lapses if this goes on; the fence keeps the history right
+                except Exception as error:  # noqa: BLE001 - it lapses if this goes on; the fence keeps the history right
                     logger.warning("the lease of run %r could not be renewed: %s", session.run.run_id, error)
                     continue
                 if lease is not None:

@@ -117,8 +117,8 @@ class Step(Command[T_co]):
     """Call `fn(*args, **kwargs)` once, record what came of it, and give its result.
 
     `fn` may be sync or `async def`; its result enters the workflow as `decode(encode(result), annotation)`, live too.
-    Arguments are copied, so a step can't change the workflow's own objects. Two Steps are equal when they ask for the same
-    call. Determinism: performs, recorded as `step`.
+    Arguments are copied, so a step can't change the workflow's own objects. Two Steps are equal when they ask for the
+    same call. Determinism: performs, recorded as `step`.
 
     Raises:
         InvalidInputError: `fn` is not callable, is a generator function (use a plain function, or run the generator in

@@ -307,7 +307,7 @@ class Durability:
 
 @runtime_checkable
 class Store(Protocol):
-    """A place that keeps histories; the contract is in this module's docstring. All instants are microseconds since 1970."""
+    """A place that keeps histories; the contract is in this module's docstring. Instants are microseconds since 1970."""
 
     @property
     def durability(self) -> Durability:
@@ -432,7 +432,7 @@ class Store(Protocol):
         ...
 
     def wait(self, run_id: str, seq: int, timeout: float) -> bool:
-        """Block until the history may be longer than `seq`, at most `timeout` seconds; a hint: False means nothing known."""
+        """Block until the history may be longer than `seq`, at most `timeout` seconds; a hint: False means not known."""
         ...
 
     def close(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import msgspec
 from msgspec import Raw
 
@@ -53,6 +51,6 @@ def split_list(raw: Raw | bytes) -> list[Raw]:
         CorruptHistoryError: it is no JSON list.
     """
     try:
-        return cast("list[Raw]", _list_decoder.decode(raw))
+        return _list_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise CorruptHistoryError(f"recorded input is no JSON list: {e}") from e

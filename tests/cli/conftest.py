@@ -152,7 +152,7 @@ def process(here: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def environment(**more: str) -> dict[str, str]:
     """The environment of a child: the packages of this checkout, and no store."""
     found = {name: value for name, value in os.environ.items() if name != "STEPWELL_STORE"}
-    return found | {"PYTHONPATH": SOURCES, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8", **more}
+    return found | {"PYTHONPATH": SOURCES, "PYTHONIOENCODING": "utf-8", **more}
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -11,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from stepwell import StepwellError, errors
+from stepwell.cli import main, reading
+from stepwell.cli.mistakes import exit_code_of
 
 GOOD_VERDICT = '{"approved": true, "reviewer": "alice"}'
 
@@ -302,9 +305,6 @@ def test_a_directory_without_permission(
 def test_several_lines_of_an_error_become_one(
     stepwell: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
-    from stepwell import StepwellError
-    from stepwell.cli import reading
-
     def fails(*_: object) -> int:
         raise StepwellError("first\n  second\x1b[0m")
 
@@ -313,8 +313,42 @@ def test_several_lines_of_an_error_become_one(
 
 
 def test_the_environment_names_the_store(
-    stepwell: Callable[..., Any], process: Callable[..., Any], app: str, here: Path
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stepwell("--app", app, "start", "hello", '"a"', "--run-id", "r1")
-    assert os.environ.get("STEPWELL_STORE") is None
-    assert 2 == process("list").returncode
+    run("start", "hello", '"a"', "--run-id", "r1")
+    monkeypatch.setenv("STEPWELL_STORE", "sqlite:///runs.db")
+    assert 0 == main(["list"])
+    assert "r1" in capsys.readouterr().out
+
+
+def test_code_that_does_not_fit_the_history_is_one_line_and_4(
+    stepwell: Callable[..., Any], write_app: Callable[[str], str]
+) -> None:
+    source = (
+        "from stepwell import *\n@workflow\ndef w() -> Flow[None]:\n    yield Step(print)\n    yield Suspend('s')\n"
+    )
+    source += "engine = Engine('sqlite:///runs.db', workflows=[w])\n"
+    stepwell("--app", write_app(source) + ":engine", "start", "w", "--run-id", "r1")
+    done = stepwell("--app", write_app(source.replace("Step(print)", "Now()")) + ":engine", "resume", "r1", "s")
+    assert (4, "", 1) == (done.code, done.out, done.err.count("\n"))
+    assert done.err.startswith("stepwell: DIVERGENCE: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidInputError, 2),
+        (errors.VersionMismatchError, 2),
+        (errors.RunBusyError, 3),
+        (errors.LeaseLostError, 3),
+        (errors.StoreUnavailableError, 3),
+        (errors.StoreError, 4),
+        (errors.StoreMisconfiguredError, 2),
+        (errors.CorruptHistoryError, 4),
+        (errors.NewerFormatError, 2),
+        (errors.CodecError, 4),
+        (errors.ClosedError, 70),
+    ],
+)
+def test_a_script_can_tell_mistakes_from_what_may_go_away(error: type[StepwellError], code: int) -> None:
+    assert code == exit_code_of(error("text"))

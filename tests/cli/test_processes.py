@@ -89,6 +89,15 @@ def test_a_reader_that_goes_away_is_no_traceback(popen, write_app):
     assert (141, "") == (child.returncode, err)
 
 
+def test_a_reader_that_leaves_the_demo_is_no_traceback(popen, here):
+    with popen("-m", "stepwell", "demo") as child:
+        while "│" not in child.stdout.readline():
+            pass
+        child.stdout.close()
+        err = child.stderr.read()
+    assert (141, "") == (child.returncode, err)
+
+
 def test_a_bug_shows_its_traceback_and_has_its_own_exit_code(popen):
     code = (
         "import sys; from stepwell.cli import main, reading\n"

@@ -227,8 +227,8 @@ def test_calls_for_a_run_that_is_not_there_say_so(bench: Any) -> None:
     [
         ({"tags": {"a": 1}}, "tags must be a mapping of text to text"),
         ({"tags": ["a"]}, "tags must be"),
-        ({"if_open": "go"}, "if_open must be join, error or restart, got 'go'"),
-        ({"if_closed": None}, "if_closed must be return, retry_failed, error or restart, got None"),
+        ({"if_open": "go"}, "if_open must be .*join.*, got 'go'"),
+        ({"if_closed": None}, "if_closed must be .*retry_failed.*, got None"),
     ],
 )
 def test_wrong_options_of_start_are_refused(memory: Any, options: dict[str, Any], text: str) -> None:

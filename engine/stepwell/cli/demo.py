@@ -154,9 +154,8 @@ class _Demo:
         steps = self._steps()
         executions = self._executions()
         open_steps = [one.step for one in executions if one.step not in steps]
-        self._say(
-            f"kill -9 {process.pid}: it died inside {open_steps[-1]!r}, with {len(steps)} replies on disk.", "bad"
-        )
+        where = f"inside {open_steps[-1]!r}" if open_steps else "between two steps"
+        self._say(f"kill -9 {process.pid}: it died {where}, with {len(steps)} replies on disk.", "bad")
         return Killed(process.pid, steps, executions, self._lines(self.batch))
 
     def rerun(self, killed: Killed) -> list[Execution]:
@@ -181,12 +180,11 @@ class _Demo:
         if wrong:
             self._say(f"Finished steps that ran again: {', '.join(wrong)}. That must not happen.", "bad")
         else:
+            self._say("No finished step ran twice.", "good")
             self._say(
-                "No finished step ran twice. The one that was cut off did: nobody can know how far it had come.", "good"
+                "A step that was cut off runs again: nobody can know how far it had come. Its idempotency key is the"
             )
-            self._say(
-                "(Its idempotency_key was the same both times; at_most_once=True is for steps that must not.)", "dim"
-            )
+            self._say("same both times, and a step that must never begin twice is marked at_most_once=True.")
         self._title("", f"{seconds:.1f} seconds. The store is yours to look at:")
         at = f"stepwell --store {shlex.quote(self.url)}"
         for line in (f"{at} list", f"{at} show {self.ticket}", f"{at} show {self.batch} --raw"):

@@ -95,7 +95,12 @@ class Process:
             line = text.rstrip("\n")
             self.lines.append(line)
             if self._terminal is not None:
-                style = next((style for words, style in _STYLES.items() if words in line), "")
-                margin = self._terminal.styled(f"  {self.pid} │ ", "dim")
-                self._terminal.write(margin + self._terminal.styled(line, style))
-                self._terminal.flush()
+                self._show(self._terminal, line)
+
+    def _show(self, terminal: Terminal, line: str) -> None:
+        style = next((style for words, style in _STYLES.items() if words in line), "")
+        try:
+            terminal.write(terminal.styled(f"  {self.pid} │ ", "dim") + terminal.styled(line, style))
+            terminal.flush()
+        except OSError:  # the reader is gone: the next line that the demo itself writes ends it
+            self._terminal = None

@@ -43,8 +43,8 @@ class CrashingStore:
         done = self._store.append(run_id, incarnation, expected_seq, records, **how)
         return self._count(done, len(records)) if how.get("fence") is not None else done
 
-    def claim(self, run_id: str, owner: str, ttl: float) -> Any:
-        claimed = self._store.claim(run_id, owner, ttl)
+    def claim(self, run_id: str, owner: str, ttl: float, **how: Any) -> Any:
+        claimed = self._store.claim(run_id, owner, ttl, **how)
         self._lease = claimed if isinstance(claimed, Lease) else None
         return claimed
 

@@ -59,7 +59,7 @@ class SeededEntropy:
     """Chance that is the same for the same seed."""
 
     def __init__(self, seed: int = 0) -> None:
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 - it is to be foreseeable
 
     def random(self) -> float:
         return self._random.random()
@@ -76,6 +76,6 @@ class InlineExecutor(Executor):
         future.set_running_or_notify_cancel()
         try:
             future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the future's reader decides
             future.set_exception(error)
         return future

@@ -197,9 +197,11 @@ class Replay(Generic[R]):
     def _outcome(self, answer: Answer, pending: Pending, stamp: str) -> e.EventBase:
         command = pending.command
         if isinstance(command, c.Step):
-            outcome: dict[str, Any] = {"error": failure_of(answer.value, attempts=1)}
+            outcome: dict[str, Any]
             if answer.kind == "returned":
                 outcome = {"result": self._encoded(answer, result_type(command))}
+            else:
+                outcome = {"error": failure_of(answer.value, attempts=1)}
             name = command.name
             return e.Step(
                 at=pending.at, step_id=pending.step_id, name=name, attempts=1, started=stamp, timestamp=stamp, **outcome

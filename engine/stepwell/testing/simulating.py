@@ -1,4 +1,4 @@
-"""`simulate`: the real engine on virtual time, with fakes in place of steps. Takes no time, needs no file and no thread."""
+"""`simulate`: the real engine on virtual time, with fakes in place of steps. Takes no time, no file and no thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RUN_ID = "simulation"
 
 
 class SimulationError(AssertionError):
-    """The simulation can't go on, or found what must not be: a missing fake, a step that ran twice, a run that is stuck."""
+    """The simulation can't go on, or found what must not be: a missing fake, a step that ran twice, a stuck run."""
 
 
 class _Abort(SystemExit):
@@ -201,12 +201,12 @@ def simulate(
     Args:
         workflow: what `@workflow` made.
         inputs: its arguments.
-        fakes: answers of steps by function, step name, or step id ("classify#2"): a value, a list of values in order (an
-            exception, or `raised(exc)`, is raised), a function that is called with the step's arguments, or `REAL`.
+        fakes: answers of steps by function, step name, or step id ("classify#2"): a value, a list of values in order
+            (an exception, or `raised(exc)`, is raised), a function that is called with the step's arguments, or `REAL`.
         signals: by Signal or name: (timedelta since the start, payload), or a list of those.
         cancel: ask for the run to be cancelled this long after the start.
-        crash_after: "die" after that many recorded events, or after "every" one, and go on in a new engine; the run must
-            end as it does without, and no recorded step may run again.
+        crash_after: "die" after that many recorded events, or after "every" one, and go on in a new engine; the run
+            must end as it does without, and no recorded step may run again.
         start: the first virtual instant.
         seed: of what Random and Uuid draw.
         retry: the engine's default retry policy.
@@ -230,19 +230,23 @@ def simulate(
     events = _timed(signals or {}, cancel)
     how: dict[str, Any] = {"events": events, "start": start, "seed": seed, "retry": retry, "codec": codec or Codec()}
     if crash_after is None:
-        return _run(known, inputs, dict(fakes or {}), lambda n: False, **how)
+        return _run(known, inputs, dict(fakes or {}), _never, **how)
     if crash_after != "every" and (
         isinstance(crash_after, bool) or not isinstance(crash_after, int) or crash_after < 1
     ):
         raise InvalidInputError(f"crash_after must be a number of events, 1 or more, or 'every', got {crash_after!r}")
-    plain: Simulation[R] = _run(known, inputs, dict(fakes or {}), lambda n: False, **how)
+    plain: Simulation[R] = _run(known, inputs, dict(fakes or {}), _never, **how)
     dies = _once(crash_after) if isinstance(crash_after, int) else _always
     crashed: Simulation[R] = _run(known, inputs, dict(fakes or {}), dies, **how)
     _check_same(plain, crashed)
     return crashed
 
 
-def _always(total: int) -> bool:
+def _never(_total: int) -> bool:
+    return False
+
+
+def _always(_total: int) -> bool:
     return True
 
 
@@ -303,7 +307,7 @@ def _run(
             crashes += 1
         except _Abort as abort:
             raise abort.error from None
-        _check_no_repeat(memory, world.calls[:before], world.calls[before:])
+        _check_no_repeat(world.calls[:before], world.calls[before:])
 
     survive(lambda eng: eng.start(workflow, *inputs, run_id=RUN_ID))
     outside, left = engine(memory), list(events)
@@ -343,7 +347,7 @@ def _report(engine: Engine, world: _World, crashes: int) -> Simulation[Any]:
     )
 
 
-def _check_no_repeat(memory: MemoryStore, before: list[Call], now: list[Call]) -> None:
+def _check_no_repeat(before: list[Call], now: list[Call]) -> None:
     """No attempt that was performed in an earlier session, and recorded then, is performed again."""
     done = {(call.step_id, call.attempt) for call in before}
     again = [call for call in now if (call.step_id, call.attempt) in done]

@@ -1,0 +1,225 @@
+"""Events from outside that land between any two of the owner's: every place is tried."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from stepwell import (
+    All,
+    Emit,
+    Flow,
+    Now,
+    Patched,
+    Race,
+    Random,
+    RunCompleted,
+    RunPaused,
+    SetState,
+    Sleep,
+    Step,
+    StepFailed,
+    Suspend,
+    Uuid,
+    Workflow,
+    workflow,
+)
+from stepwell.testing.environments import VirtualClock
+
+from .conftest import Bench
+from .tools import Meddled, Tally, fold, steps
+
+
+class Shape:
+    """A workflow with effects, pure values, timers and branches, and what its generators saw."""
+
+    def __init__(self, *, waits: bool = False) -> None:
+        self.tally = Tally()
+        self.seen: list[list[Any]] = []
+        self.workflow = self._make(waits)
+
+    def _make(self, waits: bool) -> Workflow[Any, Any]:
+        tally = self.tally
+
+        def breaks() -> int:
+            tally.add("breaks")
+            raise ConnectionError("as asked")
+
+        def branch(name: str) -> Flow[list[Any]]:
+            yield Sleep(1)
+            drawn = yield from Random()
+            yield tally.step(name)
+            return [drawn]
+
+        @workflow
+        def mixed() -> Flow[list[Any]]:
+            seen: list[Any] = []
+            self.seen.append(seen)
+            seen.append((yield from Now()).isoformat())
+            seen.append((yield tally.step("one")))
+            yield Emit(seen[-1])
+            seen += [str((yield from Uuid())), (yield from Random())]
+            yield SetState(half=True)
+            if waits:
+                seen.append((yield from Suspend("go", into=str)))
+            seen.append(list((yield All(tally.step("two"), branch("three"), branch("four")))))
+            if (yield from Patched("newer")):
+                seen.append((yield tally.step("five").options(at_most_once=True)))
+            seen.append(list((yield Race(Sleep(1_000_000), branch("six")))))
+            try:
+                yield Step(breaks)
+            except StepFailed as error:
+                seen.append(str(error))
+            yield Sleep(2)
+            seen.append((yield from Random()))
+            return seen
+
+        return mixed
+
+
+def drive(bench: Any, shape: Shape, run_id: str, nth: int, act: Callable[[Any, str], Any]) -> tuple[Any, Meddled, Any]:
+    """Run the shape while another engine acts right before the nth append."""
+    inner = bench.store()
+    outside = bench.engine(store=inner, clock=VirtualClock())  # it knows no workflow, so it folds nothing
+    store = Meddled(inner, nth, lambda: act(outside, run_id))
+    engine = bench.engine(shape.workflow, store=store, clock=VirtualClock())
+    return engine.start(shape.workflow, run_id=run_id), store, engine
+
+
+def nothing(engine: Any, run_id: str) -> None:
+    """Leave the run alone."""
+
+
+def check(engine: Any, shape: Shape, outcome: Any) -> None:
+    """What was performed is recorded, once; the replay sees what the live run saw and ends as it ended."""
+    run_id = outcome.run_id
+    history = engine.history(run_id)
+    assert shape.tally.counts == Counter(steps(engine, run_id))
+    assert all(count == 1 for count in shape.tally.counts.values())
+    live = shape.seen[-1]
+    machine = fold(shape.workflow, history, run_id)
+    assert live == shape.seen[-1]
+    assert machine.closed
+    assert {"complete": "completed"}.get(machine.status, machine.status) == outcome.status
+    if isinstance(outcome, RunCompleted):
+        assert outcome.result == machine.result == live
+    assert list(range(len(history))) == [event.offset for event in history]
+
+
+def everywhere(bench: Any, act: Callable[[Any, str], Any], *, waits: bool = False) -> Iterator[tuple[Shape, Any, Any]]:
+    """Run a new shape for each place where `act` can land: the shape, its outcome and its engine. The run id is `r<n>`."""
+    for nth in range(1, 100):
+        shape = Shape(waits=waits)
+        outcome, store, engine = drive(bench, shape, f"r{nth}", nth, act)
+        if store.appends < nth:  # the owner was done before
+            assert nth > 8
+            return
+        yield shape, outcome, engine
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def bench(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
+    made = Bench(request.param, tmp_path)
+    yield made
+    made.close()
+
+
+def test_an_undisturbed_run_is_replayed_as_it_ran(bench: Any) -> None:
+    shape = Shape()
+    outcome, store, engine = drive(bench, shape, "r", 0, nothing)
+    assert isinstance(outcome, RunCompleted)
+    check(engine, shape, outcome)
+    assert 8 <= store.appends <= 20
+
+
+def test_a_signal_that_nobody_waits_for_changes_nothing(bench: Any) -> None:
+    for shape, outcome, engine in everywhere(bench, lambda e, r: e.signal(r, "noise", 1)):
+        assert isinstance(outcome, RunCompleted)
+        check(engine, shape, outcome)
+
+
+def test_a_signal_that_is_waited_for_is_never_missed(bench: Any) -> None:
+    for shape, outcome, engine in everywhere(bench, lambda e, r: e.signal(r, "go", "now"), waits=True):
+        assert isinstance(outcome, RunCompleted)
+        assert "now" in outcome.result
+        check(engine, shape, outcome)
+
+
+def test_a_cancel_lets_what_runs_end_and_closes_the_run(bench: Any) -> None:
+    for shape, outcome, engine in everywhere(bench, lambda e, r: e.cancel(r, "enough")):
+        assert ("cancelled", "enough") == (outcome.status, outcome.reason)
+        check(engine, shape, outcome)
+
+
+def test_a_pause_keeps_all_but_what_is_under_way_from_being_recorded(bench: Any) -> None:
+    for shape, outcome, engine in everywhere(bench, lambda e, r: e.pause(r)):
+        assert isinstance(outcome, RunPaused)
+        kinds = [event.kind for event in engine.history(outcome.run_id)]
+        assert set(kinds[kinds.index("pause") + 1 :]) <= {"step", "patch"}
+        assert outcome == engine.advance(outcome.run_id)
+        end = engine.unpause(outcome.run_id)
+        assert isinstance(end, RunCompleted)
+        check(engine, shape, end)
+
+
+def test_a_pause_that_is_lifted_at_once_changes_nothing(bench: Any) -> None:
+    def blink(engine: Any, run_id: str) -> None:
+        engine.pause(run_id)
+        engine.unpause(run_id)
+
+    for shape, outcome, engine in everywhere(bench, blink):
+        assert isinstance(outcome, RunCompleted)
+        check(engine, shape, outcome)
+
+
+def test_a_cancel_lifts_a_pause(bench: Any) -> None:
+    def both(engine: Any, run_id: str) -> None:
+        engine.pause(run_id)
+        engine.cancel(run_id)
+
+    for shape, outcome, engine in everywhere(bench, both):
+        assert "cancelled" == outcome.status
+        check(engine, shape, outcome)
+
+
+def test_a_forced_cancel_closes_at_once_and_nothing_is_recorded_after_it(bench: Any) -> None:
+    for shape, outcome, engine in everywhere(bench, lambda e, r: e.cancel(r, "now", force=True)):
+        assert ("cancelled", "now") == (outcome.status, outcome.reason)
+        history = engine.history(outcome.run_id)
+        assert ("cancelled", True) == (history[-1].kind, history[-1].forced)
+        assert all(count == 1 for count in shape.tally.counts.values())
+        assert fold(shape.workflow, history).closed
+
+
+def test_signals_that_land_at_every_place_at_once_cannot_starve_the_owner(bench: Any) -> None:
+    """After a conflict the owner writes first and feeds after, so that it wins some time."""
+    shape = Shape()
+    inner = bench.store()
+    outside = bench.engine(store=inner)
+
+    class Storm(Meddled):
+        def append(self, *where: Any, **how: Any) -> Any:
+            if how.get("fence") is not None:
+                self.appends += 1
+                if self.appends % 2:
+                    self.act()
+            return self.inner.append(*where, **how)
+
+    store = Storm(inner, 0, lambda: outside.signal("r", "noise"))
+    engine = bench.engine(shape.workflow, store=store, clock=VirtualClock())
+    outcome = engine.start(shape.workflow, run_id="r")
+    assert isinstance(outcome, RunCompleted)
+    check(engine, shape, outcome)
+    assert [event.kind for event in engine.history("r")].count("resume") > 10
+
+
+def test_the_same_command_sees_its_own_value_after_a_conflict(bench: Any) -> None:
+    """What was drawn and not written is void: the workflow sees what is recorded, live too."""
+    shape = Shape()
+    outcome, _, engine = drive(bench, shape, "r", 3, lambda e, r: e.signal(r, "noise"))
+    void, recorded = shape.seen[-2:]  # the machine was built again
+    assert void[2:4] != recorded[2:4]
+    check(engine, shape, outcome)

@@ -1,0 +1,290 @@
+"""`simulate`: the real engine on virtual time, with fakes in place of steps."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from stepwell import (
+    All,
+    Cancelled,
+    CodecError,
+    Emit,
+    Flow,
+    InvalidInputError,
+    Now,
+    Race,
+    Random,
+    RetryPolicy,
+    RunCancelled,
+    RunSuspended,
+    SetState,
+    Signal,
+    Sleep,
+    Step,
+    StepFailed,
+    Suspend,
+    failed,
+    workflow,
+)
+from stepwell.testing import REAL, SimulationError, raised, replay, returned, simulate
+
+
+@frozen
+class Classification:
+    kind: str
+    severity: int
+
+
+class RateLimited(Exception):
+    pass
+
+
+reply = Signal("reply", str)
+
+
+def classify(text: str) -> Classification:
+    raise AssertionError("a simulation performs nothing")
+
+
+def draft(text: str) -> str:
+    raise AssertionError("a simulation performs nothing")
+
+
+async def send(text: str) -> str:
+    raise AssertionError("a simulation performs nothing")
+
+
+@workflow
+def reminder(text: str) -> Flow[str]:
+    found = yield from Step(classify, text).options(retry=RetryPolicy(3, initial=60, jitter=0))
+    answer = yield from Suspend(reply, timeout=timedelta(days=30), default="nobody")
+    yield Sleep(timedelta(days=2))
+    yield SetState(kind=found.kind)
+    yield Emit(answer, topic="answer")
+    parts = yield from All(Step(draft, "a"), Step(send, "b"))
+    return f"{answer}: {'+'.join(parts)}"
+
+
+FAKES: dict[Any, Any] = {
+    classify: [raised(RateLimited("slow down")), Classification("bug", 1)],
+    "draft": str.upper,
+    "send": "sent",
+}
+
+
+def test_a_month_passes_in_no_time() -> None:
+    """Sleeps, time-outs and retries jump the virtual clock."""
+    run = simulate(reminder, "t", fakes=FAKES)
+    assert "nobody: A+sent" == run.result
+    assert timedelta(days=32, seconds=60) == run.elapsed
+
+
+def test_a_signal_comes_when_it_is_told_to() -> None:
+    """A signal is sent at its virtual instant."""
+    run = simulate(reminder, "t", fakes=FAKES, signals={reply: (timedelta(days=20), "yes")})
+    assert "yes: A+sent" == run.result
+    assert timedelta(days=22) == run.elapsed
+
+
+def test_several_signals_of_one_name_come_in_the_order_of_their_instants() -> None:
+    """A list of signals is sent in order of time, not of writing."""
+
+    @workflow
+    def two() -> Flow[list[str]]:
+        first = yield from Suspend(reply)
+        second = yield from Suspend(reply)
+        return [first, second]
+
+    assert ["a", "b"] == simulate(two, signals={"reply": [(5, "b"), (1, "a")]}).result
+
+
+def test_what_happened_can_be_asked() -> None:
+    """Calls, state, emitted values and history are there to look at."""
+    run = simulate(reminder, "t", fakes=FAKES)
+    assert [("classify", 1), ("classify", 2), ("draft", 1), ("send", 1)] == [(c.step_id, c.attempt) for c in run.calls]
+    assert {"kind": "bug"} == run.state
+    assert ["nobody"] == run.emitted
+    assert "start" == run.history[0].kind
+    assert "RateLimited: slow down" in run.trace()
+
+
+@pytest.mark.parametrize("crash_after", [*range(1, 10), "every"])
+def test_a_crash_after_any_event_changes_nothing(crash_after: Any) -> None:
+    """The process dies after an event, and the run ends as it does without."""
+    run = simulate(reminder, "t", fakes=FAKES, signals={reply: (60, "yes")}, crash_after=crash_after)
+    assert "yes: A+sent" == run.result
+    assert 4 == len(run.calls)
+    assert run.crashes >= 1
+
+
+def test_a_workflow_that_reads_the_world_is_found_by_crashing_it() -> None:
+    """What no command gave differs when the run goes on elsewhere."""
+    turns = iter(range(1000))
+
+    @workflow
+    def impure() -> Flow[int]:
+        seen = next(turns)
+        yield from Step(draft, "a")
+        return seen
+
+    with pytest.raises(SimulationError, match="with crashes the run ends otherwise"):
+        simulate(impure, fakes={draft: "x"}, crash_after="every")
+
+
+def test_a_step_without_a_fake_is_named() -> None:
+    """The text says which step wants a fake, and how to give it."""
+    with pytest.raises(SimulationError, match="no fake for step 'classify'"):
+        simulate(reminder, "t", fakes={})
+
+
+def test_a_fake_that_is_used_up_is_named() -> None:
+    """A list of answers that is too short says so."""
+
+    @workflow
+    def twice() -> Flow[str]:
+        yield Step(draft, "a")
+        return (yield from Step(draft, "b"))
+
+    with pytest.raises(SimulationError, match="has 1 answers"):
+        simulate(twice, fakes={draft: ["x"]})
+
+
+def test_a_fake_may_stand_for_one_step_id() -> None:
+    """The second call of a function can have an answer of its own."""
+
+    @workflow
+    def twice() -> Flow[list[str]]:
+        return list((yield from All(Step(draft, "a"), Step(draft, "b"))))
+
+    assert ["x", "y"] == simulate(twice, fakes={"draft": "x", "draft#2": "y"}).result
+
+
+def test_a_step_can_be_performed_for_real() -> None:
+    """`REAL` calls the step's own function."""
+
+    def double(x: int) -> int:
+        return 2 * x
+
+    @workflow
+    def doubled(x: int) -> Flow[int]:
+        return (yield from Step(double, x))
+
+    assert 42 == simulate(doubled, 21, fakes={double: REAL}).result
+
+
+def test_a_fake_that_could_not_be_recorded_fails_the_step_as_it_would_live() -> None:
+    """Values go through the codec."""
+
+    @workflow
+    def once() -> Flow[str]:
+        return (yield from Step(draft, "a"))
+
+    failure = simulate(once, fakes={draft: 7}).failure
+    assert failure.is_a(CodecError)
+
+
+def test_a_run_that_waits_for_ever_is_left_suspended() -> None:
+    """Nothing is due and no signal is left: the simulation ends, and the result says why."""
+
+    @workflow
+    def patient() -> Flow[str]:
+        return (yield from Suspend(reply))
+
+    run = simulate(patient)
+    assert isinstance(run.outcome, RunSuspended)
+    with pytest.raises(SimulationError, match="the run is not completed"):
+        _ = run.result
+
+
+def test_a_run_is_cancelled_at_a_virtual_instant() -> None:
+    """Cancel interrupts the wait, and clean-up runs."""
+
+    @workflow
+    def waiting() -> Flow[str]:
+        try:
+            return (yield from Suspend(reply))
+        except Cancelled:
+            yield Step(draft, "undo")
+            raise
+
+    run = simulate(waiting, fakes={draft: "undone"}, cancel=timedelta(hours=1))
+    assert isinstance(run.outcome, RunCancelled)
+    assert ["draft"] == [call.step_id for call in run.calls]
+    assert timedelta(hours=1) == run.elapsed
+
+
+def test_failures_are_caught_by_type() -> None:
+    """`failed(...)` sees the fake's class."""
+
+    @workflow
+    def careful() -> Flow[str]:
+        try:
+            return (yield from Step(draft, "a"))
+        except failed(RateLimited) as error:
+            assert isinstance(error, StepFailed)
+            return error.failure.message
+
+    assert "no" == simulate(careful, fakes={draft: RateLimited("no")}).result
+
+
+def test_chance_and_time_are_the_same_for_the_same_seed() -> None:
+    """Random follows the seed, Now the virtual clock."""
+
+    @workflow
+    def draw() -> Flow[list[str]]:
+        chance = yield from Random()
+        now = yield from Now()
+        return [str(chance), now.isoformat()]
+
+    start = datetime(2030, 5, 1, tzinfo=timezone.utc)
+    first, second = (simulate(draw, seed=7, start=start).result for _ in range(2))
+    assert first == second
+    assert "2030-05-01T00:00:00+00:00" == first[1]
+    assert first[0] != simulate(draw, seed=8).result[0]
+
+
+def test_a_race_against_time_is_decided_by_virtual_time() -> None:
+    """The shorter sleep wins."""
+
+    @workflow
+    def race() -> Flow[str]:
+        name, _ = yield from Race(short=Sleep(5), long=Sleep(timedelta(days=365)))
+        return name
+
+    run = simulate(race)
+    assert ("short", timedelta(seconds=5)) == (run.result, run.elapsed)
+
+
+def test_a_simulated_history_replays() -> None:
+    """The recorded events are a history like any other."""
+    run = simulate(reminder, "t", fakes=FAKES)
+    again = replay(reminder, "t", history=run.history)
+    assert run.result == again.result
+    assert run.emitted == again.emitted
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, "never"])
+def test_a_wrong_crash_after_is_refused(wrong: Any) -> None:
+    """Only a count or "every" will do."""
+    with pytest.raises(InvalidInputError, match="crash_after"):
+        simulate(reminder, "t", crash_after=wrong)
+
+
+def test_a_wrong_signal_is_refused() -> None:
+    """A signal is a pair of an instant and a payload."""
+    with pytest.raises(InvalidInputError, match="takes \\(timedelta, payload\\)"):
+        simulate(reminder, "t", signals={"reply": "yes"})
+
+
+def test_replay_of_the_same_workflow_agrees() -> None:
+    """A fake history and a simulation are two interpreters of one workflow."""
+
+    @workflow
+    def short(text: str) -> Flow[str]:
+        return (yield from Step(draft, text))
+
+    assert replay(short, "t", history=[returned("d")]).result == simulate(short, "t", fakes={draft: "d"}).result
