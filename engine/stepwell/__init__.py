@@ -4,6 +4,7 @@ A workflow yields *commands*; an engine performs each one, writes down what came
 was written. What is written down never runs twice.
 """
 
+from .codec import Codec
 from .commands import (
     All,
     Command,
@@ -21,7 +22,6 @@ from .commands import (
     Uuid,
     step,
 )
-from .codec import Codec
 from .engine import Engine
 from .errors import (
     Cancelled,

@@ -14,7 +14,7 @@ Floor 1.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 from uuid import UUID
 
@@ -212,7 +212,7 @@ class Sleep(Command[None]):
         elif not isinstance(until, datetime) or until.tzinfo is None:
             raise InvalidInputError(f"Sleep's until must be a datetime with a time zone, got {until!r}")
         else:
-            until = until.astimezone(timezone.utc)
+            until = until.astimezone(UTC)
         self.__attrs_init__(seconds, until)  # pyright: ignore[reportAttributeAccessIssue]
 
 

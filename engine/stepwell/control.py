@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -202,7 +203,9 @@ class Control(RestartAndRetry):
 
 def _closed(run: RunHead) -> RunClosedError:
     status = run.head.status
-    return RunClosedError(f"run {run.run_id!r} is {status}: nothing reaches it any more", run_id=run.run_id, status=status)
+    return RunClosedError(
+        f"run {run.run_id!r} is {status}: nothing reaches it any more", run_id=run.run_id, status=status
+    )
 
 
 def _anew(plan: Plan, stamp: str) -> list[e.EventBase]:

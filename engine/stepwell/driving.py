@@ -39,7 +39,18 @@ from .recorder import TRIES, Recorder, settle
 from .registry import Registry
 from .session import CODE_ERRORS, STATUS, Session
 from .sessions import Sessions
-from .store import AlreadyCommitted, Committed, Conflict, Created, Exists, Lease, LeaseRequest, RunHead
+from .store import (
+    AlreadyCommitted,
+    Committed,
+    Conflict,
+    Created,
+    Exists,
+    Lease,
+    LeaseRequest,
+    NotApplied,
+    RunHead,
+    Unknown,
+)
 from .wire import to_draft
 from .workflows import Workflow
 
@@ -66,7 +77,7 @@ class Driver:
     # ---- start
 
     def begin(
-        self, workflow: Workflow[Any, Any], args: tuple[Any, ...], run_id: str, tags: Mapping[str, str]
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], run_id: str, tags: Mapping[str, str]
     ) -> tuple[e.Start, Machine]:
         """Make the start event and take the first turn: a wrong first yield is found before anything is written."""
         start = e.Start(
@@ -102,7 +113,7 @@ class Driver:
 
     def start(
         self,
-        workflow: Workflow[Any, Any],
+        workflow: Workflow[..., Any],
         args: tuple[Any, ...],
         run_id: str,
         tags: Mapping[str, str],
@@ -130,7 +141,7 @@ class Driver:
         self,
         head: RunHead,
         start: e.Start,
-        workflow: Workflow[Any, Any],
+        workflow: Workflow[..., Any],
         drive: bool,
         if_open: IfOpen,
         if_closed: IfClosed,
@@ -333,7 +344,7 @@ class RestartAndRetry:
         raise NotImplementedError
 
 
-def known_workflow(registry: Registry, head: RunHead) -> Workflow[Any, Any] | None:
+def known_workflow(registry: Registry, head: RunHead) -> Workflow[..., Any] | None:
     """The workflow of a run, None when this engine has it not."""
     if registry.knows(head.head.workflow, head.head.version):
         return registry.find(head.head.workflow, head.head.version)

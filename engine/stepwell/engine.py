@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar, TypeVarTuple, get_args
+from typing import Any, Self, TypeVar, TypeVarTuple, get_args
 
 from . import events as e
 from .checks import (
@@ -28,7 +28,8 @@ from .codec import Codec
 from .commands import Flow, Signal
 from .control import Control
 from .driving import Driver, IfClosed, IfOpen
-from .environment import Clock, Environment, SystemClock, new_run_id as make_run_id
+from .environment import Clock, Environment, SystemClock
+from .environment import new_run_id as make_run_id
 from .errors import ClosedError, InvalidInputError
 from .lifecycle import LifecycleEvent
 from .loading import Parts
@@ -47,7 +48,6 @@ __all__ = ["Engine"]
 T = TypeVar("T")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-
 
 
 class Engine:
@@ -130,6 +130,7 @@ class Engine:
 
     # ---- driving
 
+    # Taken by its call, not as Workflow[P, R]: so arguments with defaults may be left out, and options be keywords.
     def start(
         self,
         workflow: Callable[[*Ts], Flow[R]],
@@ -155,8 +156,7 @@ class Engine:
             RunCompleted, RunFailed, RunCancelled, RunSuspended, RunPaused or Running.
 
         Raises:
-            InvalidInputError: an argument is wrong, or the workflow yields something that is no command; nothing is
-                written.
+            InvalidInputError: an argument is wrong, or the workflow yields what is no command; nothing is written.
             ConflictError: the run id is taken by another workflow or other input, or a policy says so.
             DivergenceError, CodecError, VersionMismatchError: the code does not fit the run's history; it is blocked.
             StoreError: the store failed.
@@ -268,7 +268,9 @@ class Engine:
     def pause(self, run_id: str, reason: str | None = None) -> Outcome[Any]:
         """Stop a run at its next yield; steps in flight are recorded. RunClosedError, NotFoundError."""
         self._ready()
-        return self._control.send(checked_run_id(run_id), e.Pause(reason=checked_reason(reason), timestamp=self._parts.stamp()))
+        return self._control.send(
+            checked_run_id(run_id), e.Pause(reason=checked_reason(reason), timestamp=self._parts.stamp())
+        )
 
     def unpause(self, run_id: str) -> Outcome[Any]:
         """Let a paused run go on, in this thread when nobody else drives it. RunClosedError, NotFoundError."""
@@ -327,7 +329,9 @@ class Engine:
         """
         self._ready()
         new = make_run_id() if new_run_id is None else new_run_id
-        return self._control.fork(checked_run_id(run_id), before, checked_run_id(new), None if tags is None else checked_tags(tags))
+        return self._control.fork(
+            checked_run_id(run_id), before, checked_run_id(new), None if tags is None else checked_tags(tags)
+        )
 
     def delete(self, run_id: str) -> None:
         """Remove a closed run with all of its incarnations. ConflictError when it is open, NotFoundError."""
@@ -430,14 +434,7 @@ class Engine:
         labels = checked_tags(tags or {})
         self._parts.registry.add(workflow)
         return self._driver.start(
-            workflow,
-            args,
-            chosen,
-            labels,
-            drive=drive,
-            if_open=if_open,
-            if_closed=if_closed,
-            control=self._control,
+            workflow, args, chosen, labels, drive=drive, if_open=if_open, if_closed=if_closed, control=self._control
         )
 
     def _ready(self) -> None:

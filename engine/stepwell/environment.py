@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -50,7 +50,7 @@ class SystemClock:
     """The machine's clock."""
 
     def now(self) -> datetime:
-        return datetime.now(timezone.utc)
+        return datetime.now(UTC)
 
     def wait(self, wakeup: threading.Event, seconds: float) -> bool:
         return wakeup.wait(min(seconds, threading.TIMEOUT_MAX))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from attrs import frozen
 

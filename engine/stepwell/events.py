@@ -10,11 +10,12 @@ key is UNSET or None, and is not written.
 The *owner's* events carry `at`, the path of the command that they answer or describe. *Outside* events (`Resume`,
 `Cancel`, `Pause`, `Unpause`) carry none: they may land between any two of the owner's. Floor 1.
 """
-# pyright: reportIncompatibleVariableOverride=false - `at`, which is None in events that have no such field
+# `at` is a class variable, None, but a field in the events that answer or describe a command:
+# pyright: reportIncompatibleVariableOverride=false
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeAlias
 
 import msgspec
@@ -26,6 +27,7 @@ __all__ = [
     "CLOSING",
     "EVENT_TYPES",
     "OUTSIDE",
+    "UNSET",
     "Attempt",
     "Begin",
     "Cancel",
@@ -50,21 +52,20 @@ __all__ = [
     "Wake",
     "from_micros",
     "instant",
-    "UNSET",
     "micros",
     "parse_instant",
 ]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
 
 
 def instant(when: datetime) -> str:
     """Write an aware datetime as the wire does: UTC, microseconds, `Z`."""
     return (
-        when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if when.year >= 1000
-        else (when.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z")
+        else (when.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z")
     )
 
 
@@ -98,7 +99,7 @@ class EventBase(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ren
     timestamp: str = ""
     kept: bool = False
 
-    at: ClassVar[Any] = None  # the events that answer or describe a command have a field of this name instead
+    at: ClassVar[Any] = None
 
     @property
     def kind(self) -> str:

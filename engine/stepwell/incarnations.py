@@ -67,14 +67,14 @@ def plan_fork(history: Sequence[e.EventBase], cut: int, source: dict[str, Any], 
     """
     if any(isinstance(event, e.Cancel) for event in history[:cut]):
         raise ConflictError(f"event {cut} comes after a cancel: a fork from there would be cancelled too")
-    kept = _before(history, cut)
+    kept = _before(_readdressed(history, 0), cut)
     start = _restart(history[0], incarnation=0, source=source, prefix=len(kept))
     start = msgspec.structs.replace(start, epoch=0, tags=tags)
     return Plan([start, *kept])
 
 
 def plan_retry(
-    workflow: Workflow[Any, Any],
+    workflow: Workflow[..., Any],
     history: Sequence[e.EventBase],
     *,
     incarnation: int,
@@ -92,7 +92,8 @@ def plan_retry(
     closing = history[-1]
     assert isinstance(closing, e.Error)
     cut = min(closing.cause, len(history) - 1)
-    before = _before(history, cut)
+    moved = _readdressed(history, incarnation)
+    before = _before(moved, cut)
     source = {"runId": run_id, "incarnation": _start(history).incarnation, "offset": cut}
     start = _restart(history[0], incarnation=incarnation, source=source, prefix=len(before))
     machine = Machine(workflow, start, codec=codec, run_id=run_id)
@@ -105,7 +106,7 @@ def plan_retry(
         retry = e.Retry(cut=cut, patches=patches, timestamp=stamp)
         machine.feed(retry)
         kept: list[e.EventBase] = []
-        for event in history[cut:-1]:
+        for event in moved[cut:-1]:
             _say_yes(machine, kept, stamp)
             if _stays(machine, codec, event):
                 taken = msgspec.structs.replace(event, kept=True)
@@ -130,6 +131,20 @@ def _restart(start: e.EventBase, **changes: Any) -> e.Start:
     return msgspec.structs.replace(start, session=0, offset=0, **changes)
 
 
+def _readdressed(history: Sequence[e.EventBase], incarnation: int) -> list[e.EventBase]:
+    """The history with wait ids of the new incarnation where no `suspend` holds one: a signal came early."""
+    recorded = {event.wait for event in history if isinstance(event, e.Suspend)}
+    number = str(_start(history).incarnation)
+    moved: list[e.EventBase] = []
+    for event in history:
+        wait = event.wait if isinstance(event, e.Resume) and event.wait not in recorded else None
+        name, _, place = (wait or "").rpartition("@")
+        of, _, at = place.partition(":")
+        same = wait is None or of != number
+        moved.append(event if same else msgspec.structs.replace(event, wait=f"{name}@{incarnation}:{at}"))
+    return moved
+
+
 def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
     """The events before the cut that a new incarnation begins with; the start is not among them."""
     after = history[cut:]
@@ -152,7 +167,7 @@ def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
     return kept
 
 
-def _answers(workflow: Workflow[Any, Any], history: Sequence[e.EventBase], codec: Codec) -> dict[str, bool]:
+def _answers(workflow: Workflow[..., Any], history: Sequence[e.EventBase], codec: Codec) -> dict[str, bool]:
     """What the whole history made of each Patched: a run does not change its mind by being retried."""
     machine = Machine(workflow, _start(history), codec=codec)
     try:
@@ -192,4 +207,6 @@ def _stays(machine: Machine, codec: Codec, event: e.EventBase) -> bool:
         return isinstance(command, c.Suspend) and command.signal == event.waiting_for
     if isinstance(event, e.Wake):  # a time-out is a failure; the end of a sleep is none
         return isinstance(command, c.Sleep) and pending.due is not None
+    if isinstance(event, e.Emit) and command.label != (event.topic or ""):
+        return False
     return command.kind == event.kind

@@ -9,12 +9,13 @@ from msgspec import Raw
 from .codec import Codec, parameter_annotations
 from .commands import Step
 from .errors import CodecError, InvalidInputError
+from .wire import split_list
 from .workflows import Workflow
 
-__all__ = ["encode_input", "inputs_digest"]
+__all__ = ["decode_input", "encode_input", "inputs_digest"]
 
 
-def encode_input(codec: Codec, workflow: Workflow[Any, Any], args: tuple[Any, ...]) -> Raw:
+def encode_input(codec: Codec, workflow: Workflow[..., Any], args: tuple[Any, ...]) -> Raw:
     """Encode the positional arguments of a workflow as one JSON list.
 
     Raises:
@@ -40,16 +41,24 @@ def encode_input(codec: Codec, workflow: Workflow[Any, Any], args: tuple[Any, ..
     return Raw(b"[" + b",".join(parts) + b"]")
 
 
+def decode_input(codec: Codec, workflow: Workflow[..., Any], raw: Raw) -> list[Any]:
+    """Decode recorded arguments by the types that the workflow declares now.
+
+    Raises:
+        CodecError: they don't fit, in number or type.
+    """
+    annotations = parameter_annotations(workflow.fn)
+    values = split_list(raw)
+    try:
+        workflow.signature.bind(*values)
+    except TypeError as error:
+        raise CodecError(f"{len(values)} recorded arguments do not fit {workflow!r}: {error}", path="$") from error
+    return [codec.decode(value, into) for value, into in zip(values, annotations, strict=False)]
+
+
 def inputs_digest(codec: Codec, step: Step[Any]) -> str | None:
     """A short digest of a step's arguments, so that a changed input can be noticed; None when they don't encode."""
     try:
-        annotations = parameter_annotations(step.fn)
-        parts = []
-        for i, value in enumerate(step.args):
-            parts.append(codec.encode(value, annotations[i] if i < len(annotations) else Any))
-        raw = b"[" + b",".join(parts) + b"]"
-        if step.kwargs:
-            raw = b"[" + raw + b"," + codec.encode(step.kwargs) + b"]"
-        return codec.digest(raw)
+        return codec.digest([list(step.args), step.kwargs] if step.kwargs else list(step.args))
     except CodecError:
         return None

@@ -75,7 +75,7 @@ class Loaded:
     run_id: str
     incarnation: int
     start: e.Start
-    workflow: Workflow[Any, Any]
+    workflow: Workflow[..., Any]
     machine: Machine
     last: e.EventBase
 
@@ -171,6 +171,6 @@ def waits_of(machine: Machine, now: int) -> tuple[Waiting, ...]:
     return tuple(found)
 
 
-def blocked_by(error: Any, workflow: Workflow[Any, Any] | None, registry: Registry) -> Blocked:
+def blocked_by(error: Any, workflow: Workflow[..., Any] | None, registry: Registry) -> Blocked:
     """What a head says of code and history that don't fit; a missing workflow is blamed on the whole registry."""
     return Blocked(error.code, error.message, fingerprint(workflow) if workflow is not None else registry.fingerprint())

@@ -16,8 +16,7 @@ The machine can't tell whether it is replaying. Running live is: append an event
 replay can't differ.
 
 *Paths.* `at` names a command by its place in the code's structure: the root's commands are "0", "1", ...; the group
-at "3" has branches "3.0", "3.1", whose commands are "3.0.0", "3.0.1". No interleaving and no change in a sibling shifts
-it.
+at "3" has branches "3.0", "3.1", whose commands are "3.0.0", "3.0.1". No interleaving or change in a sibling shifts it.
 
 *Turns.* Fibers run from one FIFO queue, each until it blocks. Answers are delivered in history order, one at a time; a
 turn ends when the queue is empty. So even variables that branches share are deterministic.
@@ -29,8 +28,7 @@ thrown, steps are performed again, because clean-up needs them, and waits raise 
 *Patched.* While a fiber asks, nothing advances. The owner's next event decides: its own `patch` event makes the answer
 True, any other one was recorded by code that did not ask, which makes it False. Signals and cancels wait meanwhile.
 
-*Divergence* is found before anything changes: an owner's event must answer the command that is pending at its `at`, of
-the same kind and name.
+*Divergence* is found before anything changes: an owner's event must fit what is pending at its `at`, in kind and name.
 
 Floor 3: imports no time, random, os, threading, socket, sqlite3, logging (a test holds that).
 """
@@ -44,7 +42,7 @@ from uuid import UUID
 
 from . import commands as c
 from . import events as e
-from .codec import Codec, parameter_annotations
+from .codec import Codec
 from .divergence import divergence, unfit
 from .errors import (
     Cancelled,
@@ -58,9 +56,9 @@ from .errors import (
     TimedOut,
 )
 from .fibers import Fiber, Pending, Verdict
+from .inputs import decode_input
 from .results import flow_result, result_type
 from .scheduler import Scheduler
-from .wire import split_list
 from .workflows import Workflow
 
 __all__ = ["Machine"]
@@ -95,7 +93,7 @@ class Machine:
 
     def __init__(
         self,
-        workflow: Workflow[Any, Any],
+        workflow: Workflow[..., Any],
         start: e.Start,
         *,
         codec: Codec,
@@ -124,15 +122,7 @@ class Machine:
         self._step_ids: dict[str, int] = {}
         self._signals_seen: set[str] = set()
         self._timers_set: set[str] = set()
-        annotations = parameter_annotations(workflow.fn)
-        values = split_list(start.input)
-        if len(values) > len(annotations):
-            raise CodecError(f"{workflow!r} takes {len(annotations)} arguments, and {len(values)} are recorded")
-        args = [codec.decode(raw, into) for raw, into in zip(values, annotations, strict=False)]
-        try:
-            root = workflow.fn(*args)
-        except TypeError as error:
-            raise CodecError(f"the recorded input does not fit {workflow!r}: {error}", path="$") from error
+        root = workflow.fn(*decode_input(codec, workflow, start.input))
         self._fibers = Scheduler(workflow.name, root, self, trace)
         self.pending: dict[str, Pending] = self._fibers.pending
         self._turn(self._run)
@@ -327,8 +317,7 @@ class Machine:
 
     def _on_suspend(self, event: e.Suspend) -> None:
         pending = self._owed(event, (c.Suspend,), event.waiting_for)
-        pending.recorded, pending.wait, pending.due = True, event.wait, event.due
-        pending.since = event.timestamp
+        pending.recorded, pending.wait, pending.due, pending.since = True, event.wait, event.due, event.timestamp
         if event.due is not None:
             self._timers_set.add(event.at)
 
@@ -395,9 +384,8 @@ class Machine:
     def _received(self, pending: Pending, event: e.Resume) -> Verdict:
         command = pending.command
         assert isinstance(command, c.Suspend)
-        into = Any if command.into is c.UNSET else command.into
         try:
-            return Verdict(self.codec.decode(event.value, into))
+            return Verdict(self.codec.decode(event.value, Any if command.into is c.UNSET else command.into))
         except CodecError as error:
             return Verdict(error=SignalRejected(command.signal, error.message, pending.at, self._fibers.event))
 

@@ -124,7 +124,7 @@ class Flight:
 
 
 class LeavesLoop(Exception):
-    """Carries KeyboardInterrupt or SystemExit out of an event loop, which would end for them, and with it every step."""
+    """Carries KeyboardInterrupt or SystemExit out of an event loop, which would end, and with it every step."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)

@@ -8,7 +8,6 @@ from typing import Any
 from . import events as e
 from .codec import Codec
 from .errors import CorruptHistoryError
-from .results import flow_result
 from .outcomes import (
     Outcome,
     RunCancelled,
@@ -20,6 +19,7 @@ from .outcomes import (
     RunSuspended,
     WaitingFor,
 )
+from .results import flow_result
 from .store import RunHead, Status, Store
 from .wire import read_event
 from .workflows import Workflow
@@ -27,7 +27,7 @@ from .workflows import Workflow
 __all__ = ["closing_event", "outcome_of", "outcome_of_head", "record_of", "status_of", "waits_of_head"]
 
 
-def outcome_of(codec: Codec, run_id: str, workflow: Workflow[Any, Any] | None, last: e.EventBase) -> Outcome[Any]:
+def outcome_of(codec: Codec, run_id: str, workflow: Workflow[..., Any] | None, last: e.EventBase) -> Outcome[Any]:
     """The outcome that a closing event stands for; without the workflow the result is plain JSON shapes."""
     if isinstance(last, e.Complete):
         into = flow_result(workflow) if workflow is not None else Any
@@ -48,7 +48,7 @@ def closing_event(store: Store, run: RunHead) -> e.EventBase:
     return read_event(tail.records[-1], place)
 
 
-def outcome_of_head(codec: Codec, store: Store, run: RunHead, workflow: Workflow[Any, Any] | None) -> Outcome[Any]:
+def outcome_of_head(codec: Codec, store: Store, run: RunHead, workflow: Workflow[..., Any] | None) -> Outcome[Any]:
     """How a run stands, by its head, without folding its history."""
     if run.closed:
         return outcome_of(codec, run.run_id, workflow, closing_event(store, run))

@@ -114,7 +114,7 @@ class Recorder:
         return True
 
     def give_up(self, head: Head) -> None:
-        """Write the head and end the lease, wherever the tail is now; a run that was closed meanwhile stays as it is."""
+        """Write the head and end the lease, wherever the tail is; a run that was closed meanwhile stays as it is."""
         while not self.append([], head=head, release=True):
             found = self.store.head(self.lease.run_id)
             if found is None or found.closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterable
+from contextlib import suppress
 from types import CodeType
 from typing import Any
 
@@ -21,12 +22,12 @@ class Registry:
         InvalidInputError: something is no workflow, or two have one name and version.
     """
 
-    def __init__(self, workflows: Iterable[Workflow[Any, Any]]) -> None:
-        self._by_name: dict[str, dict[str, Workflow[Any, Any]]] = {}
+    def __init__(self, workflows: Iterable[Workflow[..., Any]]) -> None:
+        self._by_name: dict[str, dict[str, Workflow[..., Any]]] = {}
         for workflow in workflows:
             self.add(workflow)
 
-    def add(self, workflow: Workflow[Any, Any]) -> None:
+    def add(self, workflow: Workflow[..., Any]) -> None:
         """Make a workflow known; the same one twice is fine."""
         check_workflow(workflow)
         versions = self._by_name.setdefault(workflow.name, {})
@@ -37,7 +38,7 @@ class Registry:
                 f"{known.fn.__module__}.{known.fn.__qualname__} and {workflow.fn.__module__}.{workflow.fn.__qualname__}"
             )
 
-    def find(self, name: str, version: str) -> Workflow[Any, Any]:
+    def find(self, name: str, version: str) -> Workflow[..., Any]:
         """Give the workflow of a recorded name and version.
 
         Raises:
@@ -62,7 +63,7 @@ class Registry:
         """Whether that workflow is there in that version."""
         return version in self._by_name.get(name, {})
 
-    def named(self, name: str) -> Workflow[Any, Any]:
+    def named(self, name: str) -> Workflow[..., Any]:
         """Give the workflow of a name, the version that was registered last.
 
         Raises:
@@ -84,7 +85,7 @@ class Registry:
         return frozenset({self.fingerprint(), *(fingerprint(w) for w in workflows)})
 
 
-def fingerprint(workflow: Workflow[Any, Any]) -> str:
+def fingerprint(workflow: Workflow[..., Any]) -> str:
     """32 hex digits that change when the code of the workflow, or of the module that it is in, changes.
 
     A blocked run is tried again when this changes. The module counts, because helper generators live there.

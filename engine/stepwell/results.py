@@ -26,7 +26,7 @@ def result_type(command: c.Command[Any]) -> Any:
     return return_annotation(command.fn)
 
 
-def flow_result(workflow: Workflow[Any, Any]) -> Any:
+def flow_result(workflow: Workflow[..., Any]) -> Any:
     """The R of a workflow annotated `-> Flow[R]`; UNSET when it is not annotated.
 
     Raises:

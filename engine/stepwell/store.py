@@ -5,8 +5,8 @@ history*: a signal from another process and a step result from the owner meet in
 
 The contract, which `stepwell.testing.contract` checks (a store that can't keep it is no store):
 
-1.  A *run* has an id and a current *incarnation* (0, 1, ...). An incarnation's *history* is a gapless list of records at
-    seq 0, 1, ...; bytes come back as they went in.
+1.  A *run* has an id and a current *incarnation* (0, 1, ...). An incarnation's *history* is a gapless list of records
+    at seq 0, 1, ...; bytes come back as they went in.
 2.  `append` is atomic: all of its records or none, together with the head, the lease and `then`. It returns
     `Committed` only when they are as durable as `durability` declares.
 3.  *Owners* pass `incarnation`, `expected_seq` and `fence`; all three are compared in the same atomic operation as the
@@ -307,7 +307,7 @@ class Durability:
 
 @runtime_checkable
 class Store(Protocol):
-    """A place that keeps histories; the contract is in this module's docstring. Instants are microseconds since 1970."""
+    """A place that keeps histories; the contract is in this module's docstring. Instants: microseconds since 1970."""
 
     @property
     def durability(self) -> Durability:
@@ -342,8 +342,8 @@ class Store(Protocol):
     ) -> AppendOutcome:
         """Open incarnation number `incarnation` (the current one plus 1) with its first records; only if closed.
 
-        The fence rises by one and the records are sealed with it. Conflict when the run is open or its number is another.
-        `AlreadyCommitted` when this very attempt opened it. Raises NotFoundError.
+        The fence rises by one and the records are sealed with it. Conflict when the run is open or its number is
+        another. `AlreadyCommitted` when this very attempt opened it. Raises NotFoundError.
         """
         ...
 
@@ -432,7 +432,7 @@ class Store(Protocol):
         ...
 
     def wait(self, run_id: str, seq: int, timeout: float) -> bool:
-        """Block until the history may be longer than `seq`, at most `timeout` seconds; a hint: False means not known."""
+        """Block until the history may be longer than `seq`, at most `timeout` seconds; a hint: False says nothing."""
         ...
 
     def close(self) -> None:

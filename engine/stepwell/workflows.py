@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from attrs import field, frozen
@@ -45,7 +46,7 @@ class Workflow(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<workflow {self.name} version {self.version}>"
 
-    @property
+    @cached_property
     def signature(self) -> inspect.Signature:
         """The parameters of the generator function."""
         return inspect.signature(self.fn)

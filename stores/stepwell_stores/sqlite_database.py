@@ -37,9 +37,13 @@ _FORBIDDEN = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 class NotWrittenError(StoreUnavailableError):
     """A transaction ended without a write, for certain."""
 
+    code = "STORE_NOT_WRITTEN"
+
 
 class AmbiguousError(StoreError):
     """COMMIT itself failed: it may be on disk all the same."""
+
+    code = "STORE_AMBIGUOUS"
 
 
 class _Handle:

@@ -100,12 +100,16 @@ class Runner:
 
     @contextlib.contextmanager
     def _importable(self) -> Iterator[None]:
-        """The page's module can be found by name, as the module of its classes."""
+        """The page's module can be found by name, as the module of its classes; and so can the files that it writes."""
+        before = dict(sys.modules)
         sys.modules[self.module.__name__] = self.module
+        sys.path.insert(0, str(self.folder))
         try:
             yield
         finally:
-            del sys.modules[self.module.__name__]
+            sys.path.remove(str(self.folder))
+            for name in {self.module.__name__, *(file.stem for file in self.folder.glob("*.py"))} - before.keys():
+                sys.modules.pop(name, None)
 
     def _all_shown(self) -> None:
         assert not self._printed, f"{self.path}:{self._printer}: the page does not show what this prints:\n{self._printed}"

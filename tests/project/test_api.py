@@ -125,7 +125,7 @@ def test_every_exported_name_and_its_members_have_a_docstring() -> None:
             bare += [
                 f"{name}.{member}" for member, _ in public_members(thing) if not inspect.getdoc(getattr(thing, member))
             ]
-        elif callable(thing) and not inspect.getdoc(thing):
+        elif inspect.isroutine(thing) and not inspect.getdoc(thing):  # an alias of types can't have one
             bare.append(name)
     assert [] == bare
 

@@ -40,7 +40,7 @@ def plain_value(codec: Codec, text: str) -> Any:
     return _parsed(codec, text)[1]
 
 
-def arguments(codec: Codec, workflow: Workflow[Any, Any], texts: Sequence[str]) -> tuple[Any, ...]:
+def arguments(codec: Codec, workflow: Workflow[..., Any], texts: Sequence[str]) -> tuple[Any, ...]:
     """A workflow's arguments, each of the type that the workflow declares.
 
     Raises:

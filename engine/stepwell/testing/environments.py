@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..errors import InvalidInputError
@@ -16,7 +16,7 @@ from ..retry import as_seconds
 
 __all__ = ["EPOCH", "InlineExecutor", "SeededEntropy", "VirtualClock"]
 
-EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """When a simulation begins, unless it is told otherwise."""
 
 
@@ -30,7 +30,7 @@ class VirtualClock:
     def __init__(self, start: datetime = EPOCH) -> None:
         if start.tzinfo is None:
             raise InvalidInputError(f"a VirtualClock starts at a datetime with a time zone, got {start!r}")
-        self._now = start.astimezone(timezone.utc)
+        self._now = start.astimezone(UTC)
 
     def now(self) -> datetime:
         """The virtual time, aware, in UTC."""

@@ -28,6 +28,7 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 _VALUES = (c.Step, c.Now, c.Random, c.Uuid, c.Emit)
+_OWN = ("returned", "raised", "fired", "cancelled")
 
 
 class Replay(Generic[R]):
@@ -40,7 +41,7 @@ class Replay(Generic[R]):
         emitted: values of Emit, in order; a fake history need not answer them.
     """
 
-    def __init__(self, workflow: Workflow[Any, Any], inputs: tuple[Any, ...], codec: Codec) -> None:
+    def __init__(self, workflow: Workflow[..., Any], inputs: tuple[Any, ...], codec: Codec) -> None:
         self.codec = codec
         self.commands: list[tuple[str, c.Command[Any]]] = []
         self.emitted: list[Any] = []
@@ -126,7 +127,7 @@ class Replay(Generic[R]):
             self._recorded = True
             self._feed(answer)
             return
-        self.settle()
+        self.settle(old=answer.kind in _OWN)
         for event in self._events_of(answer):
             self._feed(event)
         self._recorded = False
@@ -138,10 +139,14 @@ class Replay(Generic[R]):
         if isinstance(event, e.Emit):
             self.emitted.append(self.codec.decode(event.value))
 
-    def settle(self) -> None:
-        """Answer each Emit, unless a recorded history does: there is nothing that a test could say of it."""
-        while self.machine.asking is None and not self._recorded:
-            emit = next((p for p in self.machine.pending.values() if isinstance(p.command, c.Emit)), None)
+    def settle(self, *, old: bool = False) -> None:
+        """Answer each Emit, unless a recorded history does: there is nothing that a test could say of it.
+
+        Args:
+            old: while Patched is asked, answer as a run that was recorded before the patch.
+        """
+        while not self._recorded and (old or self.machine.asking is None):
+            emit = next((p for p in self._reachable() if isinstance(p.command, c.Emit)), None)
             if emit is None or not isinstance(emit.command, c.Emit):
                 return
             value = Raw(self.codec.encode(emit.command.value))
@@ -191,8 +196,16 @@ class Replay(Generic[R]):
         return fit[0]
 
     def _reachable(self) -> list[Pending]:
-        """The frontier; while Patched is asked, the commands that were issued before it."""
-        return list(self.machine.pending.values())
+        """The frontier; while Patched is asked, as it is on an old run: an answer to anything else says False."""
+        if self.machine.asking is None:
+            return list(self.machine.pending.values())
+        start = self.events[0]
+        assert isinstance(start, e.Start)
+        told = Machine(self.machine.workflow, start, codec=self.codec)
+        for event in (*self.events[1:], e.Patch(change_id="")):  # another id than the one that is asked
+            told.feed(event)
+        told.close()
+        return list(told.pending.values())
 
     def _outcome(self, answer: Answer, pending: Pending, stamp: str) -> e.EventBase:
         command = pending.command

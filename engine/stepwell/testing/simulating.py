@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar, TypeVarTuple
 
 from attrs import define, field
+
 from stepwell_stores.memory import MemoryStore
 
 from .. import events as e
@@ -277,7 +278,7 @@ def _timed(signals: Mapping[Any, Any], cancel: timedelta | float | None) -> list
 
 
 def _run(
-    workflow: Workflow[Any, Any],
+    workflow: Workflow[..., Any],
     inputs: Sequence[Any],
     fakes: dict[Any, Any],
     dies: Callable[[int], bool],
