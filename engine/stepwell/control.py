@@ -68,7 +68,7 @@ class Control(RestartAndRetry):
             lease = LeaseRequest(parts.owner, parts.ttl)
         done = self.driver.append_outside(run_id, event, lease=lease)
         self._refuse_closed(run_id, done)
-        self.sessions.notify(run_id)
+        self.sessions.notify(run_id, cancel=isinstance(event, e.Cancel))
         if isinstance(done, Conflict) or done.lease is None:
             return Running(run_id)
         return self.driver.take(done.lease)
@@ -85,7 +85,7 @@ class Control(RestartAndRetry):
                 break
         else:
             raise StoreUnavailableError(f"run {run_id!r} moves on too fast to be closed; try again")
-        self.sessions.notify(run_id)
+        self.sessions.notify(run_id, cancel=True)
         parts.tell(lc.RunClosed(run_id, "cancelled"))
 
     def _close(self, run: RunHead, event: e.Cancelled, attempt_id: str) -> bool:
@@ -120,6 +120,7 @@ class Control(RestartAndRetry):
         cut = find_cut(history, before)
         start = history[0]
         assert isinstance(start, e.Start)
+        self.parts.registry.find(start.workflow, start.version)  # before anything is written
         source = {"runId": run_id, "incarnation": start.incarnation, "offset": cut}
         plan = plan_fork(history, cut, source, start.tags if tags is None else tags)
         made = self.driver.create(new_id, _anew(plan, self.parts.stamp()), drive=True)
@@ -164,6 +165,7 @@ class Control(RestartAndRetry):
         """Begin the run anew with its own input."""
         start = next(read_history(self.parts.store, run_id))
         assert isinstance(start, e.Start)
+        self.parts.registry.find(start.workflow, start.version)  # before the run is closed
         return self.restart(run_id, start)
 
     def delete(self, run_id: str) -> None:

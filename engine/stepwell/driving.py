@@ -87,11 +87,7 @@ class Driver:
             tags=dict(tags),
             timestamp=self.parts.stamp(),
         )
-        machine = Machine(workflow, start, codec=self.parts.codec, run_id=run_id)
-        if isinstance(machine.error, InvalidInputError):  # a command that can't be made: the code is wrong, not the run
-            machine.close()
-            raise machine.error
-        return start, machine
+        return start, Machine(workflow, start, codec=self.parts.codec, run_id=run_id)
 
     def create(self, run_id: str, events: list[e.EventBase], *, drive: bool) -> Created | Exists:
         """Create a run with its first events, the lease included when it is to be driven."""

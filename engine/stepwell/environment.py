@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from datetime import UTC, datetime
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from attrs import field, frozen
@@ -97,8 +97,17 @@ class DaemonPool(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - Executor's names
         with self._lock:
             self._closed = True
+            while cancel_futures and (task := self._next()) is not None:
+                task[0].cancel()
             for _ in range(self._threads):
                 self._tasks.put(None)
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        """A task that no thread has taken yet."""
+        try:
+            return self._tasks.get_nowait()
+        except Empty:
+            return None
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:

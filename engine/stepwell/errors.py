@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 from attrs import frozen
 
 __all__ = [
+    "CancelIgnoredError",
     "Cancelled",
     "ClosedError",
     "CodecError",
@@ -94,6 +95,12 @@ class InvalidYieldError(InvalidInputError):
     """A workflow yielded something that is no command; the text shows the value and the workflow's own line."""
 
     code = "INVALID_YIELD"
+
+
+class CancelIgnoredError(StepwellError):
+    """A workflow was cancelled and went on waiting, time and again: the run fails with this."""
+
+    code = "CANCEL_IGNORED"
 
 
 class NotFoundError(StepwellError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -95,15 +95,15 @@ class Flights:
             started, timeout = self.parts.now(), command.given.timeout
             if self.parts.listens:
                 self.parts.tell(lc.StepStarted(self.run.run_id, pending.step_id, pending.at, attempt))
+            deadline = None if timeout is None else started + timedelta(seconds=timeout)
+            flight = Flight(pending.at, pending.step_id, command, context, started, Future(), deadline)
+            self.under_way[pending.at] = flight  # before it runs, so that it can be told that nobody wants it any more
             performer = self.parts.performer
             if alone and timeout is None and not performer.is_async(command):
-                future = performer.run_here(command, context)
+                flight.future = performer.run_here(command, context)
             else:
-                future = performer.launch(command, context, daemon=timeout is not None)
-            deadline = None if timeout is None else started + timedelta(seconds=timeout)
-            flight = Flight(pending.at, pending.step_id, command, context, started, future, deadline)
-            self.under_way[pending.at] = flight
-            future.add_done_callback(lambda _: self.wakeup.set())
+                flight.future = performer.launch(command, context, daemon=timeout is not None)
+            flight.future.add_done_callback(lambda _: self.wakeup.set())
 
     def _refuse(self, pending: Pending) -> bool:
         """A result that could never be read back: the step fails before it is called."""

@@ -27,7 +27,8 @@ class All(Command[T_co]):
     """Run branches at once and give the tuple of their values, in their order, when every one has ended.
 
     The first failure cancels the others and is raised when they have ended; later failures become its notes. `All()`
-    gives `()` at once. Branches are commands or generators; groups nest.
+    gives `()` at once. Branches are commands or generators; groups nest. A type checker knows up to six branches one by
+    one, and of more than six what their types have in common.
 
     Args:
         limit: how many branches may be under way at once; None means all.
@@ -199,7 +200,8 @@ class Race(Command[T_co]):
     """Run branches at once; the first to end decides, by its value or its failure, and the others are cancelled.
 
     Gives `(index, value)` of the winner, or `(name, value)` when branches are named. The results of losers that come
-    late are dropped.
+    late are dropped. To a type checker, the value of up to six branches by position is of one of their types; of named
+    ones it is what their types have in common (annotate the command to say more: `r: Race[tuple[str, int | None]]`).
     """
 
     branches: tuple[Any, ...]

@@ -21,7 +21,6 @@ from .errors import (
     ConflictError,
     DivergenceError,
     InvalidInputError,
-    InvalidYieldError,
     NotFoundError,
 )
 from .inputs import inputs_digest
@@ -173,7 +172,7 @@ def _answers(workflow: Workflow[..., Any], history: Sequence[e.EventBase], codec
     try:
         for event in history[1:]:
             machine.feed(event)
-    except (DivergenceError, CodecError, InvalidYieldError):
+    except (DivergenceError, CodecError, InvalidInputError):
         pass  # the code was mended after the cut; what was asked before that counts
     finally:
         machine.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from . import commands as c
 from . import events as e
@@ -70,6 +70,7 @@ class Loaded:
     Attributes:
         last: the newest event.
         seq: number of events that were read.
+        replayed: the steps that were answered from the history, when there is a listener.
     """
 
     run_id: str
@@ -78,6 +79,7 @@ class Loaded:
     workflow: Workflow[..., Any]
     machine: Machine
     last: e.EventBase
+    replayed: list[StepReplayed] = field(factory=list)
 
     @property
     def seq(self) -> int:
@@ -124,15 +126,16 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
     with replaying():
         machine = Machine(workflow, start, codec=parts.codec, run_id=run_id)
         last: e.EventBase = start
+        replayed: list[StepReplayed] = []
         try:
             for last in history:
                 machine.feed(last)
                 if parts.listens and isinstance(last, e.Step):
-                    parts.tell(StepReplayed(run_id, last.step_id, last.at))
+                    replayed.append(StepReplayed(run_id, last.step_id, last.at))
         except BaseException:
             machine.close()
             raise
-    return Loaded(run_id, start.incarnation, start, workflow, machine, last)
+    return Loaded(run_id, start.incarnation, start, workflow, machine, last, replayed)
 
 
 def make_head(

@@ -49,6 +49,7 @@ from .errors import (
     CodecError,
     CorruptHistoryError,
     DivergenceError,
+    InvalidInputError,
     InvalidYieldError,
     SignalRejected,
     StepFailed,
@@ -222,6 +223,8 @@ class Machine:
             c.made_in_turn.reset(token)
 
     def _take_in(self, event: e.EventBase) -> None:
+        if event.at in self._fibers.void:
+            return
         if self.closed:
             raise self._divergence(event, "the history goes on after the event that closed the run")
         if self._asking is None or isinstance(event, (e.Pause, e.Unpause)) or _forced(event):
@@ -262,6 +265,8 @@ class Machine:
         verdict = self._fibers.verdict
         if verdict is None or self.status != "open":
             return
+        if isinstance(verdict.error, InvalidInputError):
+            raise verdict.error  # a command that can't be made is a mistake of the code, like a wrong yield
         if self._fibers.thrown and (verdict.error is None or isinstance(verdict.error, Cancelled)):
             self.status = "cancelled"
         elif verdict.error is not None:

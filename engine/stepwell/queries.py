@@ -91,15 +91,20 @@ class Queries:
         return outcome_of_head(self.parts.codec, self.parts.store, head, known_workflow(self.parts.registry, head))
 
     def wait(self, run_id: str, timeout: float | None) -> Outcome[Any]:
-        """Block until the run is closed or parked, or the seconds are over."""
+        """Block until the run is closed, parked or blocked, or the seconds are over, by the clock or in fact."""
         deadline = None if timeout is None else self.parts.now() + timedelta(seconds=timeout)
+        waited = 0.0  # a clock that stands still must not make this endless
         while True:
             head = self.head(run_id)
             now = e.micros(self.parts.now())
-            parked = head.lease_until is None and head.head.status in ("suspended", "paused")
-            if head.closed or (parked and not (head.head.due is not None and head.head.due <= now)):
+            free, due = head.lease_until is None, head.head.due
+            parked = head.head.status in ("suspended", "paused") and not (due is not None and due <= now)
+            if head.closed or (free and (parked or head.head.blocked is not None)):
                 return self.outcome(head)
-            left = POLL if deadline is None else min(POLL, (deadline - self.parts.now()).total_seconds())
+            left = POLL
+            if timeout is not None and deadline is not None:
+                left = min(POLL, (deadline - self.parts.now()).total_seconds(), timeout - waited)
             if left <= 0:
                 return self.outcome(head)
-            self.parts.store.wait(run_id, head.seq, left)
+            if not self.parts.store.wait(run_id, head.seq, left):
+                waited += left

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from typing import Any, Protocol
 
 from . import commands as c
-from .errors import Cancelled, InvalidYieldError, StepwellWarning, Thrown
+from .errors import CancelIgnoredError, Cancelled, InvalidYieldError, StepwellWarning, Thrown
 from .fibers import CancelState, Fiber, Group, Pending, Verdict, is_effect, is_wait, line_of
 
 __all__ = ["MAX_IGNORED_CANCELS", "MAX_IGNORED_CLOSES", "MAX_TURN", "Host", "Scheduler"]
@@ -52,6 +52,7 @@ class Scheduler:
         origins: of an exception that own code raised in a branch: the offset after the event that led to it, by id.
         notes: of the failure that a group raised: the failures of siblings that came later, by id.
         made: commands that the workflow made and has not yielded yet.
+        void: paths that were pending when the run was ended from outside: what comes for them is ignored.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Scheduler:
         self.origins: dict[int, tuple[BaseException, int]] = {}
         self.notes: dict[int, tuple[BaseException, list[BaseException]]] = {}
         self.made: dict[int, c.Command[Any]] = {}
+        self.void: set[str] = set()
         self.root = Fiber(gen)
         self._fibers: dict[int, Fiber] = {id(self.root): self.root}
         self._queue: deque[tuple[Fiber, Verdict]] = deque([(self.root, Verdict())])
@@ -105,6 +107,7 @@ class Scheduler:
 
     def end(self, verdict: Verdict) -> None:
         """End the run from outside the generators."""
+        self.void.update(self.pending)
         self.close()
         self.pending.clear()
         self.verdict = verdict
@@ -128,7 +131,7 @@ class Scheduler:
 
     def invalid(self, fiber: Fiber, why: str) -> InvalidYieldError:
         """The error for something that a workflow may not do, with its own line."""
-        return InvalidYieldError(f"workflow {self.name!r}, {line_of(fiber.gen)}: {why}")
+        return InvalidYieldError(f"workflow {self.name!r}, {_line(fiber)}: {why}")
 
     # ---- running
 
@@ -160,6 +163,8 @@ class Scheduler:
             raise self.invalid(fiber, f"it yielded {_shown(command)}")
         if self._issued > MAX_TURN:
             raise self.invalid(fiber, f"one turn issued more than {MAX_TURN:,} commands: it loops and never waits")
+        if isinstance(command, c.Step) and command.name == "<lambda>":
+            raise self.invalid(fiber, "a lambda has no name to be recorded by; write Step(...).options(name=...)")
         self.made.pop(id(command), None)
         if not command.numbered:
             return self.host.unnumbered(fiber, command)
@@ -185,11 +190,12 @@ class Scheduler:
         fiber.ignored += 1
         if fiber.ignored <= MAX_IGNORED_CANCELS:
             return Verdict(error=Cancelled())
-        why = (
-            f"the workflow was cancelled and went on waiting {MAX_IGNORED_CANCELS} times in a row: "
-            "let Cancelled pass, and clean up with steps only"
+        _, _, line = _line(fiber).replace("\\", "/").rpartition("/")  # recorded, and no host path ever is
+        text = (
+            f"workflow {self.name!r}, {line}: it was cancelled and went on waiting {MAX_IGNORED_CANCELS} times in a "
+            "row; let Cancelled pass, and clean up with steps only"
         )
-        self.end(Verdict(error=self.invalid(fiber, why)))
+        self.end(Verdict(error=CancelIgnoredError(text)))
         return None
 
     def _end(self, fiber: Fiber, verdict: Verdict) -> None:
@@ -322,6 +328,13 @@ def _innermost(gen: Any) -> Any:
 
 def _single(command: c.Command[Any]) -> Generator[c.Command[Any], Any, Any]:
     return (yield command)
+
+
+def _line(fiber: Fiber) -> str:
+    """The workflow's own line; a command that is a branch by itself stands at the line of its group."""
+    while fiber.group is not None and getattr(fiber.gen, "gi_code", None) is _single.__code__:
+        fiber = fiber.group.parent
+    return line_of(fiber.gen)
 
 
 def _shown(value: Any) -> str:

@@ -20,7 +20,7 @@ from msgspec import Raw
 
 from . import events as e
 from . import lifecycle as lc
-from .errors import CodecError, DivergenceError, InvalidYieldError, LeaseLostError
+from .errors import CodecError, DivergenceError, InvalidInputError, LeaseLostError
 from .failures import failure_of
 from .flights import Flights
 from .frontier import answer_to, suspend_event
@@ -33,7 +33,7 @@ from .store import Lease, Status
 
 __all__ = ["CODE_ERRORS", "STATUS", "Session"]
 
-CODE_ERRORS = (DivergenceError, CodecError, InvalidYieldError)
+CODE_ERRORS = (DivergenceError, CodecError, InvalidInputError)
 """Code and history don't fit: the run is blocked, its history stays as it is."""
 
 STATUS: dict[str, Status] = {"complete": "completed", "cancelled": "cancelled", "error": "failed"}
@@ -69,8 +69,10 @@ class Session:
         self._dropped: dict[str, str] = {}  # step ids of steps that are cancelled, by `at`, for the listener
         self._write_first = False
 
-    def notify(self) -> None:
-        """Tell the session, from any thread, that something was appended from outside."""
+    def notify(self, *, cancel: bool = False) -> None:
+        """Tell the session, from any thread, that something was appended from outside; `cancel`: to end the run."""
+        if cancel and not self.machine.cancelled:  # a step in this session's own thread hears of it now
+            self.flights.cancel_all()
         self.told = True
         self.wakeup.set()
 
@@ -84,12 +86,14 @@ class Session:
         """Drive until parked or closed.
 
         Raises:
-            DivergenceError, CodecError, InvalidYieldError: the run is blocked now.
+            DivergenceError, CodecError, InvalidInputError: the run is blocked now.
             LeaseLostError: a newer session owns the run.
             StoreError: the store failed; the next session goes on from what is recorded.
         """
         parts, run_id = self.parts, self.run.run_id
         parts.tell(lc.SessionStarted(run_id, self.lease.fence, self.run.seq))
+        for step in self.run.replayed:
+            parts.tell(step)
         try:
             while True:
                 outcome = self._go_on()

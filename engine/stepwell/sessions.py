@@ -47,12 +47,12 @@ class Sessions:
                 if self._open.get(run_id) is session:
                     del self._open[run_id]
 
-    def notify(self, run_id: str) -> None:
-        """Something was appended to the run from outside."""
+    def notify(self, run_id: str, *, cancel: bool = False) -> None:
+        """Something was appended to the run from outside; `cancel`: to end it."""
         with self._lock:
             session = self._open.get(run_id)
         if session is not None:
-            session.notify()
+            session.notify(cancel=cancel)
 
     def close(self) -> None:
         """End the renewing thread."""

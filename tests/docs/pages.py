@@ -2,7 +2,7 @@
 
 | block | what becomes of it |
 |---|---|
-| `python` | runs in the page's module; functions `test_...` that it defines are called. One that begins with `# name.py` is written to that file instead |
+| `python` | runs in the page's module, and its functions `test_...` are called; `# name.py` in front: written there |
 | `pycon` | runs as a doctest in the page's module |
 | `console` | lines after `$ ` are run, and what they print is compared; `$ echo $?` shows how the last one ended |
 | `text`, `json` | what the block before has printed; `...` stands for anything |
@@ -26,11 +26,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import stepwell_stores
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
 import stepwell
+import stepwell_stores
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [str(Path(package.__path__[0]).parent) for package in (stepwell, stepwell_stores)]
@@ -112,7 +112,9 @@ class Runner:
                 sys.modules.pop(name, None)
 
     def _all_shown(self) -> None:
-        assert not self._printed, f"{self.path}:{self._printer}: the page does not show what this prints:\n{self._printed}"
+        assert not self._printed, (
+            f"{self.path}:{self._printer}: the page does not show what this prints:\n{self._printed}"
+        )
         self._printed = None
 
     # ---- kinds of blocks
@@ -177,7 +179,7 @@ class Runner:
             script.chmod(0o755)
 
     def _call(self, command: str) -> tuple[int, str]:
-        """Run a command; how it ended, and what it printed. No shell takes part, but a leading `NAME=value` is understood."""
+        """Run a command; how it ended and what it printed; no shell, but a leading `NAME=value` is understood."""
         words = shlex.split(command)
         environment: dict[str, Any] = {
             **{name: value for name, value in os.environ.items() if not name.startswith("STEPWELL_")},

@@ -106,6 +106,31 @@ def test_a_reason_is_text(memory: Any) -> None:
         memory.engine().cancel("r", 7)
 
 
+def test_a_step_in_the_drivers_own_thread_is_told(bench: Any) -> None:
+    told: list[bool] = []
+    entered = threading.Event()
+
+    def patient() -> str:
+        entered.set()
+        told.append(current_step().wait_cancelled(PATIENCE))
+        return "told"
+
+    @workflow
+    def w() -> Flow[None]:
+        try:
+            yield Step(patient)
+            yield Suspend("never")
+        finally:
+            yield Step(lambda: told.append(current_step().cancelled)).options(name="clean up", into=None)
+
+    engine = bench.engine()
+    driver = Task(lambda: engine.start(w, run_id="r"))
+    assert entered.wait(PATIENCE)
+    engine.cancel("r")
+    assert RunCancelled("r") == driver.result()
+    assert [True, False] == told
+
+
 @pytest.mark.parametrize("where", ["same engine", "another engine"])
 def test_a_running_run_is_cancelled_at_its_next_yield(bench: Any, held: Held, where: str) -> None:
     tally = Tally()
@@ -251,8 +276,9 @@ def test_an_error_during_clean_up_fails_the_run(bench: Any) -> None:
     def w() -> Flow[str]:
         try:
             yield Suspend("go")
-        finally:
-            raise LookupError("no key for the lock")
+        except Cancelled as cancel:
+            raise LookupError("no key for the lock") from cancel
+        return "never"
 
     engine = bench.engine()
     engine.start(w, run_id="r")

@@ -73,17 +73,17 @@ def test_a_listener_hears_the_whole_life_of_a_run(bench: Any) -> None:
     clock.advance(3600)
     engine.run_due()
     assert [
-        StepReplayed("r", "first", "0"),
         SessionStarted("r", 2, 4),
+        StepReplayed("r", "first", "0"),
         TimerFired("r", "2"),
         RunParked("r", "suspended", ("go",)),
     ] == heard
     heard.clear()
     assert RunCompleted("r", "now") == engine.resume("r", "go", "now")
     assert [
-        StepReplayed("r", "first", "0"),
         SignalSent("r", "go"),
         SessionStarted("r", 3, 7),
+        StepReplayed("r", "first", "0"),
         RunClosed("r", "completed"),
     ] == heard
 

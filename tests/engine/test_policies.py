@@ -44,7 +44,6 @@ class Shop:
             if how == "ask":
                 how = yield from Suspend("how", into=str)
 
-
             return (yield from Step(deliver, how))
 
         self.order = order
@@ -161,9 +160,6 @@ def test_another_workflow_is_refused_whatever_the_policy(bench: Any, shop: Shop,
 
 
 def test_restarting_a_run_that_is_being_driven_takes_it_over(bench: Any) -> None:
-
-
-
 
     entered, leave = threading.Event(), threading.Event()
     tally = Tally()

@@ -79,7 +79,10 @@ def test_a_step_that_takes_too_long_fails(bench: Any, slow: Slow, kind: str) -> 
     engine = bench.engine(clock=VirtualClock())
     call: Callable[..., Any] = slow if kind == "sync" else slow.later
     done = engine.start(one_step(call), run_id="r")
-    assert RunCompleted("r", "step 'slow' failed: stepwell.errors.StepTimeoutError: step 'slow' took longer than 7 s") == done
+    assert (
+        RunCompleted("r", "step 'slow' failed: stepwell.errors.StepTimeoutError: step 'slow' took longer than 7 s")
+        == done
+    )
     assert ["start", "step", "complete"] == kinds(engine)
 
 

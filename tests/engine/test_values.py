@@ -76,7 +76,6 @@ def test_a_workflow_that_changes_its_input_changes_nothing_outside(bench: Any) -
 
 def test_what_cannot_be_copied_is_handed_over_as_it_is(memory: Any) -> None:
 
-
     lock = threading.Lock()
     seen = []
 
@@ -209,7 +208,9 @@ class Stop(KeyboardInterrupt):
 
 @pytest.mark.parametrize("error", [Stop(), SystemExit(3)])
 @pytest.mark.parametrize("where", ["here", "branch", "timeout", "async", "async branch"])
-def test_what_ends_the_process_is_never_recorded_and_frees_the_run(bench: Any, error: BaseException, where: str) -> None:
+def test_what_ends_the_process_is_never_recorded_and_frees_the_run(
+    bench: Any, error: BaseException, where: str
+) -> None:
     tally = Tally()
 
     def ends() -> int:

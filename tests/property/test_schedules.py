@@ -136,5 +136,3 @@ def test_a_violation_tells_how_to_run_it_again(monkeypatch: pytest.MonkeyPatch) 
             break
     assert found is not None
     assert any("schedules.py --seed" in note for note in found.__notes__)
-
-
