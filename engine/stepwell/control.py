@@ -12,10 +12,19 @@ from attrs import evolve
 from . import events as e
 from . import lifecycle as lc
 from .driving import Driver, RestartAndRetry, known_workflow, payload, signal_event
-from .errors import ConflictError, NotFoundError, RunClosedError, StoreUnavailableError
+from .errors import (
+    CodecError,
+    ConflictError,
+    DivergenceError,
+    EventMismatchError,
+    InvalidYieldError,
+    NotFoundError,
+    RunClosedError,
+    StoreUnavailableError,
+)
 from .incarnations import Plan, find_cut, plan_fork, plan_retry
 from .loading import Parts, make_head, read_history
-from .logs import replaying
+from .logs import logger, replaying
 from .outcomes import Outcome, Running
 from .reading import outcome_of_head
 from .recorder import settle
@@ -50,14 +59,31 @@ class Control(RestartAndRetry):
         head = self._head(run_id)
         if head.closed:
             raise _closed(head)
-        if known_workflow(self.parts.registry, head) is not None:
-            self.driver.send_checked(run_id, name, value, wait, signal_id, must_wait=False, drive=False)
-        else:  # a program without the run's code, such as the command line: what the run waits for checks it
-            raw = payload(self.parts.codec, None, name, value)
-            done = self.driver.append_outside(run_id, signal_event(self.parts, name, raw, wait, signal_id))
-            self._refuse_closed(run_id, done)
+        if not self._send_checked(head, name, value, wait, signal_id):
+            self._send_unchecked(head, name, value, wait, signal_id)
         self.sessions.notify(run_id)
         self.parts.tell(lc.SignalSent(run_id, name))
+
+    def _send_checked(self, head: RunHead, name: str, value: Any, wait: str | None, signal_id: str | None) -> bool:
+        """Check the signal against the folded run; False when this program's code can't fold it."""
+        if known_workflow(self.parts.registry, head) is None:
+            return False
+        try:
+            self.driver.send_checked(head.run_id, name, value, wait, signal_id, must_wait=False, drive=False)
+        except (DivergenceError, CodecError, InvalidYieldError) as error:
+            logger.warning("signal %r to run %r is not checked: %s", name, head.run_id, error)
+            return False
+        return True
+
+    def _send_unchecked(self, head: RunHead, name: str, value: Any, wait: str | None, signal_id: str | None) -> None:
+        """Record a signal without the run's code, as the command line does; its wait checks the payload."""
+        if wait is not None and not any((w.signal, w.wait) == (name, wait) for w in head.head.waiting):
+            raise EventMismatchError(
+                f"run {head.run_id!r} does not wait for signal {name!r} with wait {wait!r}", run_id=head.run_id
+            )
+        raw = payload(self.parts.codec, None, name, value)
+        done = self.driver.append_outside(head.run_id, signal_event(self.parts, name, raw, wait, signal_id))
+        self._refuse_closed(head.run_id, done)
 
     def send(self, run_id: str, event: e.EventBase) -> Outcome[Any]:
         """Record cancel, pause or unpause; a run that nobody drives is driven on in this thread."""

@@ -172,7 +172,7 @@ class Engine:
         if_open: IfOpen = "join",
         if_closed: IfClosed = "return",
     ) -> Outcome[R]:
-        """Only record the start; `run_due`, `advance` or a worker drives the run. Arguments and errors as `start`."""
+        """Only record the start; `run_due` or `advance` drives the run. Arguments and errors as `start`."""
         return self._start(workflow, args, run_id, tags, if_open, if_closed, drive=False)
 
     def advance(self, run_id: str) -> Outcome[Any]:
@@ -206,7 +206,7 @@ class Engine:
         return self._driver.run_due(limit)
 
     def wait(self, run_id: str, timeout: timedelta | float | None = None) -> Outcome[Any]:
-        """Block until a run that somebody else drives is closed or parked; its outcome then, or after `timeout`."""
+        """Block until a run that somebody else drives is closed, parked or blocked, or `timeout` is over; its outcome then."""
         self._ready()
         seconds = None if timeout is None else as_seconds(timeout, "timeout")
         return self._queries.wait(checked_run_id(run_id), seconds)

@@ -31,7 +31,6 @@ __all__ = [
     "DivergenceError",
     "EventMismatchError",
     "Failure",
-    "HistoryLimitError",
     "InvalidInputError",
     "InvalidYieldError",
     "LeaseLostError",
@@ -188,12 +187,6 @@ class RunNotFinishedError(StepwellError):
 
     code = "RUN_NOT_FINISHED"
     retryable = True
-
-
-class HistoryLimitError(StepwellError):
-    """An append would take the history over its limit; nothing was written."""
-
-    code = "HISTORY_LIMIT"
 
 
 class CodecError(StepwellError):

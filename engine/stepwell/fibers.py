@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 from attrs import define, field
@@ -154,13 +155,16 @@ class Group:
 
 
 def line_of(gen: Generator[Any, Any, Any]) -> str:
-    """`file:line, in function` of the innermost `yield` that the generator stands at; "" when it has none."""
+    """`file:line, in function` of the innermost `yield` that the generator stands at; "" when it has none.
+
+    The file without its folders: this text may be recorded, and host paths stay out of histories.
+    """
     place = ""
     inner: Any = gen
     while inner is not None and getattr(inner, "gi_frame", None) is not None:
         code, frame = inner.gi_code, inner.gi_frame
         if code is not _ITER_CODE:
-            place = f"{code.co_filename}:{frame.f_lineno}, in {code.co_qualname}"
+            place = f"{PurePath(code.co_filename).name}:{frame.f_lineno}, in {code.co_qualname}"
         inner = inner.gi_yieldfrom
     return place
 

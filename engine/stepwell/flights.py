@@ -216,6 +216,10 @@ class Flights:
             logger.exception("the predicate of a retry policy raised; the step is not tried again")
             return False
 
+    def given_up(self, pending: Pending, attempt: e.Attempt) -> e.Step:
+        """The outcome of a step that is cancelled after an attempt failed: that failure, and no further attempts."""
+        return self._event(pending, attempt.attempt, attempt.timestamp, error=attempt.error)
+
     def _policy(self, command: c.Step[Any]) -> RetryPolicy:
         return command.given.retry or self.run.workflow.retry or self.parts.retry
 

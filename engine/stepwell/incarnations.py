@@ -95,15 +95,9 @@ def plan_retry(
     before = _before(moved, cut)
     source = {"runId": run_id, "incarnation": _start(history).incarnation, "offset": cut}
     start = _restart(history[0], incarnation=incarnation, source=source, prefix=len(before))
-    machine = Machine(workflow, start, codec=codec, run_id=run_id)
+    decided = _answers(workflow, history, codec)
+    machine, retry = _marked(workflow, [start, *before], cut, decided, codec, run_id, stamp)
     try:
-        for event in before:
-            machine.feed(event)
-        decided = _answers(workflow, history, codec)
-        open_asks = {i: yes for i, yes in decided.items() if i not in machine.patches}
-        patches = {i: yes for i, yes in open_asks.items() if not yes or i == machine.asking}
-        retry = e.Retry(cut=cut, patches=patches, timestamp=stamp)
-        machine.feed(retry)
         kept: list[e.EventBase] = []
         for event in moved[cut:-1]:
             _say_yes(machine, kept, stamp)
@@ -117,6 +111,41 @@ def plan_retry(
     finally:
         machine.close()
     return Plan([start, *before, retry, *kept])
+
+
+def _marked(
+    workflow: Workflow[..., Any],
+    before: Sequence[e.EventBase],
+    cut: int,
+    decided: dict[str, bool],
+    codec: Codec,
+    run_id: str,
+    stamp: str,
+) -> tuple[Machine, e.Retry]:
+    """Fold the prefix and the `retry` event, which holds the answer of every Patched that is asked where it stands.
+
+    What nobody ever answered is asked in a new run, as it were: yes. Answering one may bring up another.
+    """
+    patches: dict[str, bool] = {}
+    while True:
+        machine = Machine(workflow, _start(before), codec=codec, run_id=run_id)
+        try:
+            for event in before[1:]:
+                machine.feed(event)
+            known = set(machine.patches)
+            patches |= {i: yes for i, yes in decided.items() if not yes and i not in known}
+            if machine.asking is not None:
+                patches[machine.asking] = decided.get(machine.asking, True)
+            retry = e.Retry(cut=cut, patches=dict(patches), timestamp=stamp)
+            machine.feed(retry)
+        except BaseException:
+            machine.close()
+            raise
+        asked = machine.patches.keys() - known - patches.keys()
+        if not asked:
+            return machine, retry
+        machine.close()
+        patches |= {i: decided.get(i, True) for i in asked}
 
 
 def _start(history: Sequence[e.EventBase]) -> e.Start:
@@ -167,10 +196,10 @@ def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
 
 
 def _answers(workflow: Workflow[..., Any], history: Sequence[e.EventBase], codec: Codec) -> dict[str, bool]:
-    """What the whole history made of each Patched: a run does not change its mind by being retried."""
+    """What the history made of each Patched: a run does not change its mind by being retried."""
     machine = Machine(workflow, _start(history), codec=codec)
     try:
-        for event in history[1:]:
+        for event in history[1:-1]:  # the close is dropped, so it decides nothing
             machine.feed(event)
     except (DivergenceError, CodecError, InvalidInputError):
         pass  # the code was mended after the cut; what was asked before that counts

@@ -172,7 +172,7 @@ class RunClosed:
 
 @frozen
 class RunBlocked:
-    """The code and the history don't fit; no worker claims the run until the code changes."""
+    """The code and the history don't fit; `run_due` passes the run by until the code changes."""
 
     run_id: str
     code: str

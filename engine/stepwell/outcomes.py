@@ -150,7 +150,7 @@ class RunRecord:
         sessions: how often somebody began to drive it.
         events: number of events in its history.
         due: when it wants to be driven, aware UTC, or None.
-        blocked: why no worker claims it, or None.
+        blocked: why `run_due` passes it by, or None.
         completed: when it was closed, or None.
     """
 

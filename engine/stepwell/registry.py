@@ -76,12 +76,14 @@ class Registry:
 
     def fingerprint(self) -> str:
         """Of the set of names and versions: a run blocked for want of its workflow is tried again when this changes."""
-        names = sorted(f"{w.name}\0{w.version}" for versions in self._by_name.values() for w in versions.values())
+        names = sorted(
+            f"{w.name}\0{w.version}" for versions in list(self._by_name.values()) for w in list(versions.values())
+        )
         return hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest()
 
     def fingerprints(self) -> frozenset[str]:
         """Of every workflow's code, and of the set."""
-        workflows = [w for versions in self._by_name.values() for w in versions.values()]
+        workflows = [w for versions in list(self._by_name.values()) for w in list(versions.values())]
         return frozenset({self.fingerprint(), *(fingerprint(w) for w in workflows)})
 
 

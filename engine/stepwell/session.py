@@ -176,6 +176,9 @@ class Session:
         machine = self.machine
         for at in [at for at in self._outcomes if at not in machine.pending]:
             self.flights.report_void(self._outcomes.pop(at))
+        for at, event in self._outcomes.items():
+            if isinstance(event, e.Attempt) and machine.pending[at].cancelling:  # since the attempt failed
+                self._outcomes[at] = self.flights.given_up(machine.pending[at], event)
         events = list(self._outcomes.values())
         if not events or not self._append(events):
             return

@@ -49,17 +49,18 @@ def test_async_steps_run_on_one_background_loop(bench: Any) -> None:
 
 
 def test_async_branches_run_at_the_same_time(memory: Any) -> None:
-    met = []
+    here: dict[str, asyncio.Event] = {}
 
-    async def meet(name: str, mine: int, other: int) -> str:
-        met.append(name)
-        while len(met) < 2:
-            await asyncio.sleep(0)
+    async def meet(name: str, other: str) -> str:
+        for one in (name, other):
+            here.setdefault(one, asyncio.Event())
+        here[name].set()
+        await here[other].wait()
         return name
 
     @workflow
     def w() -> Flow[list[str]]:
-        return list((yield All(Step(meet, "a", 0, 1), Step(meet, "b", 1, 0))))
+        return list((yield All(Step(meet, "a", "b"), Step(meet, "b", "a"))))
 
     assert ["a", "b"] == memory.engine().start(w, run_id="r").unwrap()
 

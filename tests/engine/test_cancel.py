@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -197,6 +198,28 @@ def test_a_step_in_flight_that_fails_is_not_tried_again(bench: Any, held: Held) 
     assert "attempt" not in kinds(engine)
 
 
+def test_a_cancel_that_lands_before_a_failed_attempt_is_recorded_makes_it_the_last(bench: Any) -> None:
+    seen: list[str] = []
+
+    def breaks() -> None:
+        raise ConnectionError("no line")
+
+    @workflow
+    def w() -> Flow[None]:
+        try:
+            yield Step(breaks).options(retry=RetryPolicy(5, initial=0))
+        except StepFailed as error:
+            seen.append(error.failure.message)
+            raise
+
+    outside = bench.engine(store=bench.store())
+    engine = bench.engine(store=Meddled(bench.store(), 1, lambda: outside.cancel("r")))
+    outcome = engine.start(w, run_id="r")
+    assert isinstance(outcome, RunFailed)
+    assert (["no line"], 1) == (seen, outcome.failure.attempts)
+    assert ["start", "cancel", "step", "error"] == kinds(engine)
+
+
 def test_a_step_that_waits_for_its_next_attempt_is_not_tried_again(bench: Any) -> None:
     tally, clock = Tally(), HandClock()
 
@@ -260,10 +283,8 @@ def test_clean_up_is_performed(bench: Any) -> None:
 def test_a_workflow_that_catches_the_cancel_is_cancelled_all_the_same(bench: Any) -> None:
     @workflow
     def w() -> Flow[str]:
-        try:
+        with contextlib.suppress(Cancelled):
             yield Suspend("go")
-        except Cancelled:
-            pass
         return "nevertheless"
 
     engine = bench.engine()
@@ -339,55 +360,3 @@ def test_a_cancel_that_comes_after_the_last_step_leaves_the_result(bench: Any) -
     engine = bench.engine(store=store)
     assert RunCompleted("r", 1) == engine.start(w, run_id="r")
     assert ["start", "step", "cancel", "complete"] == kinds(engine)
-
-
-def test_a_forced_cancel_asks_nobody(bench: Any) -> None:
-    tally = Tally()
-
-    @workflow
-    def w() -> Flow[None]:
-        try:
-            yield Suspend("go")
-        finally:
-            yield tally.step("release")
-
-    engine = bench.engine()
-    engine.start(w, run_id="r")
-    assert RunCancelled("r", "now") == bench.engine().cancel("r", "now", force=True)
-    record = engine.get("r")
-    assert ("cancelled", (), None, 0) == (record.status, record.waiting_for, record.due, tally["release"])
-    assert RunCancelled("r", "now") == engine.advance("r")
-    assert RunCancelled("r", "now") == engine.wait("r")
-
-
-def test_a_forced_cancel_closes_a_blocked_run(bench: Any) -> None:
-    @workflow(name="w")
-    def old() -> Flow[None]:
-        yield Suspend("go")
-
-    @workflow(name="w")
-    def new() -> Flow[None]:
-        yield Sleep(86400)
-
-    bench.engine().start(old, run_id="r")
-    engine = bench.engine(new)
-    assert [] == engine.run_due()
-    assert RunCancelled("r") == engine.cancel("r", force=True)
-    assert None is engine.get("r").blocked
-
-
-def test_a_forced_cancel_reaches_a_run_that_another_thread_drives(bench: Any, held: Held) -> None:
-    tally = Tally()
-
-    @workflow
-    def w() -> Flow[None]:
-        yield held.step()
-        yield tally.step("never")
-
-    engine = bench.engine()
-    driver = Task(lambda: engine.start(w, run_id="r"))
-    assert held.entered.wait(PATIENCE)
-    assert RunCancelled("r", "now") == engine.cancel("r", "now", force=True)
-    held.leave.set()
-    assert RunCancelled("r", "now") == driver.result()
-    assert (["start", "cancelled"], 0) == (kinds(engine), tally["never"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -46,7 +45,7 @@ def tally() -> Tally:
 
 
 @pytest.fixture
-def app(bench: Any, tally: Tally) -> Iterator[Flask]:
+def app(bench: Any, tally: Tally) -> Flask:
     def pay(amount: int) -> int:
         tally.add("pay")
         return amount
@@ -85,7 +84,7 @@ def app(bench: Any, tally: Tally) -> Iterator[Flask]:
     def refuse(error: StepwellError) -> Any:
         return jsonify(code=error.code, message=error.message), STATUS.get(type(error), 500)
 
-    yield made
+    return made
 
 
 def test_a_small_refund_is_paid_at_once(app: Flask) -> None:

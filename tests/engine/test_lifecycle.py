@@ -33,6 +33,7 @@ from stepwell.lifecycle import (
     SignalSent,
     StepAttemptFailed,
     StepCompleted,
+    StepDropped,
     StepErrored,
     StepReplayed,
     StepStarted,
@@ -127,6 +128,24 @@ def test_a_blocked_run_is_told(bench: Any) -> None:
     assert ["RunBlocked"] == names(heard)
     assert isinstance(heard[0], RunBlocked)
     assert "DIVERGENCE" == heard[0].code
+
+
+def test_a_step_that_never_ran_is_told(bench: Any) -> None:
+    heard: list[Any] = []
+
+    @workflow
+    def w() -> Flow[None]:
+        yield Step(int).options(name="never")
+
+    engine = bench.engine(on_event=heard.append)
+    engine.submit(w, run_id="r")
+    engine.cancel("r")
+    assert [
+        RunOpened("r", "w"),
+        SessionStarted("r", 2, 2),
+        StepDropped("r", "never", "0"),
+        RunClosed("r", "cancelled"),
+    ] == heard
 
 
 def test_a_listener_that_raises_never_hurts_a_run(bench: Any, caplog: pytest.LogCaptureFixture) -> None:

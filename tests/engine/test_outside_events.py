@@ -110,7 +110,7 @@ def check(engine: Any, shape: Shape, outcome: Any) -> None:
 
 
 def everywhere(bench: Any, act: Callable[[Any, str], Any], *, waits: bool = False) -> Iterator[tuple[Shape, Any, Any]]:
-    """Run a new shape for each place where `act` can land: the shape, its outcome and its engine. The run id is `r<n>`."""
+    """Run a new shape for each place where `act` can land: the shape, its outcome and its engine."""
     for nth in range(1, 100):
         shape = Shape(waits=waits)
         outcome, store, engine = drive(bench, shape, f"r{nth}", nth, act)

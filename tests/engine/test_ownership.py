@@ -62,7 +62,7 @@ def test_a_live_lease_is_never_stolen(bench: Any) -> None:
     driver = Task(lambda: engine.start(w, run_id="r"))
     assert held.entered.wait(PATIENCE)
     for someone in (engine, other):
-        with pytest.raises(RunBusyError, match="driven by somebody else.*try again later") as caught:
+        with pytest.raises(RunBusyError, match=r"driven by somebody else.*try again later") as caught:
             someone.advance("r")
         assert isinstance(caught.value.lease_until, datetime)
         assert caught.value.retryable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_resuming_twice_is_refused(bench: Any) -> None:
 def test_resuming_too_early_is_refused_and_nothing_is_buffered(bench: Any) -> None:
     engine = bench.engine()
     engine.submit(two, run_id="r")
-    with pytest.raises(EventMismatchError, match="it waits for 'review'.*engine.signal"):
+    with pytest.raises(EventMismatchError, match=r"it waits for 'review'.*engine\.signal"):
         engine.resume("r", "other", "x")
     assert ["start"] == kinds(engine)
     assert RunSuspended("r", ("review",), "first") == engine.advance("r")
@@ -232,7 +233,7 @@ def test_signals_that_are_sent_at_once_with_one_id_count_once(bench: Any) -> Non
         together.wait(30)
         engine.signal("r", "review", "yes", id="click")
 
-    for task in [Task(lambda engine=engine: send(engine)) for engine in engines * 2]:
+    for task in [Task(partial(send, engine)) for engine in engines * 2]:
         task.result()
     assert 1 == kinds(engines[0]).count("resume")
 
@@ -335,7 +336,7 @@ def test_two_people_who_answer_at_once_get_one_answer_taken(bench: Any) -> None:
         together.wait(30)
         return engine.resume("r", REVIEW, Verdict(True, name))
 
-    tasks = [Task(lambda e=e, n=n: answer(e, n)) for e, n in zip(engines, ("ada", "bob"), strict=True)]
+    tasks = [Task(partial(answer, e, n)) for e, n in zip(engines, ("ada", "bob"), strict=True)]
     ends: list[Any] = []
     for task in tasks:
         try:

@@ -15,7 +15,6 @@ from stepwell import (
     RunFailed,
     RunSuspended,
     Step,
-    StepFailed,
     StoreUnavailableError,
     current_step,
     failed,
@@ -201,7 +200,6 @@ def test_a_workflow_catches_a_recorded_failure_by_its_type(bench: Any) -> None:
         except failed(KeyError):
             return "not this"
         except failed(CardDeclined) as declined:
-            assert isinstance(declined, StepFailed)
             return (yield from Step(log, f"{declined.failure.code}: {declined.failure.message} at {declined.at}"))
         return "paid"
 
@@ -312,10 +310,9 @@ def test_steps_of_one_name_are_counted(bench: Any) -> None:
 
     @workflow
     def thrice() -> Flow[list[int]]:
-        found = []
-        for _ in range(3):
-            found.append((yield from tally.step("ring")))
-        return found
+        first = yield from tally.step("ring")
+        second = yield from tally.step("ring")
+        return [first, second, (yield from tally.step("ring"))]
 
     engine = bench.engine()
     assert [1, 2, 3] == engine.start(thrice, run_id="r").unwrap()

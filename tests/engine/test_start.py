@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import frozen
 
 from stepwell import (
-    CodecError,
     ConflictError,
-    DivergenceError,
     Engine,
     Flow,
     InvalidInputError,
-    InvalidYieldError,
     NotFoundError,
     RunCompleted,
     RunFailed,
@@ -24,12 +21,11 @@ from stepwell import (
     Step,
     StoreMisconfiguredError,
     Suspend,
-    VersionMismatchError,
     workflow,
 )
 from stepwell.events import Start
 
-from .tools import Tally, kinds, steps
+from .tools import Tally, kinds
 
 
 @frozen
@@ -99,7 +95,7 @@ def test_other_input_under_the_same_run_id_is_a_conflict(bench: Any) -> None:
     engine = bench.engine()
     engine.start(ask, "ada", run_id="open")
     engine.start(buy, Order("tea", 1), run_id="closed")
-    with pytest.raises(ConflictError, match="other input: recorded .*ada.*given .*bob"):
+    with pytest.raises(ConflictError, match=r"other input: recorded .*ada.*given .*bob"):
         engine.start(ask, "bob", run_id="open")
     with pytest.raises(ConflictError, match="other input"):
         engine.submit(buy, Order("tea", 2), run_id="closed")
@@ -121,29 +117,6 @@ def test_only_workflows_can_be_started(memory: Any, not_one: Any) -> None:
         engine.get("r")
 
 
-def test_a_run_whose_workflow_is_unknown_is_refused_and_marked(bench: Any) -> None:
-    bench.engine().submit(buy, Order("tea", 1), run_id="r")
-    ignorant = bench.engine(ask)
-    with pytest.raises(NotFoundError, match=r"knows no workflow 'buy' \(it knows: ask\)"):
-        ignorant.advance("r")
-    assert "NOT_FOUND" == ignorant.get("r").blocked.code
-    assert [] == ignorant.run_due()
-    assert [RunCompleted("r", 3)] == bench.engine(buy).run_due()
-
-
-def test_a_run_of_another_version_is_refused_and_marked(bench: Any) -> None:
-    @workflow(name="buy", version="2")
-    def newer(order: Order) -> Flow[int]:
-        return (yield from Step(price, order))
-
-    bench.engine().submit(buy, Order("tea", 1), run_id="r")
-    engine = bench.engine(newer)
-    with pytest.raises(VersionMismatchError, match="the run is on version '1', and this engine has 2"):
-        engine.advance("r")
-    assert "VERSION_MISMATCH" == engine.get("r").blocked.code
-    assert [RunCompleted("r", 3)] == bench.engine(newer, buy).run_due()
-
-
 def test_two_workflows_of_one_name_and_version_are_refused(memory: Any) -> None:
     @workflow(name="buy")
     def other(order: Order) -> Flow[int]:
@@ -161,7 +134,7 @@ def test_two_workflows_of_one_name_and_version_are_refused(memory: Any) -> None:
     [
         ((), "missing a required argument: 'order'"),
         ((Order("tea", 1), 2), "too many positional arguments"),
-        ((Order("tea", "2"),), r"argument 'order'.*count"),
+        ((Order("tea", cast(int, "2")),), r"argument 'order'.*count"),
         (("tea",), "argument 'order'"),
     ],
 )
@@ -280,99 +253,6 @@ def test_start_drives_what_was_submitted(bench: Any) -> None:
     engine = bench.engine()
     engine.submit(buy, Order("tea", 1), run_id="r")
     assert RunCompleted("r", 3) == engine.start(buy, Order("tea", 1), run_id="r")
-
-
-def test_a_wrong_first_yield_writes_nothing(bench: Any) -> None:
-    @workflow
-    def wrong() -> Flow[int]:
-        yield price  # type: ignore[misc]
-        return 1
-
-    engine = bench.engine()
-    with pytest.raises(InvalidYieldError, match=r"test_start.py:\d+, in .*wrong.*write Step\(function"):
-        engine.start(wrong, run_id="r")
-    with pytest.raises(InvalidYieldError):
-        engine.submit(wrong, run_id="r")
-    assert [] == engine.runs()
-
-
-def test_a_wrong_later_yield_blocks_the_run_until_the_code_changes(bench: Any) -> None:
-    tally = Tally()
-
-    @workflow(name="w")
-    def wrong() -> Flow[int]:
-        yield tally.step("first")
-        yield 7  # type: ignore[misc]
-        return 1
-
-    @workflow(name="w")
-    def mended() -> Flow[int]:
-        yield tally.step("first")
-        return 2
-
-    engine = bench.engine()
-    with pytest.raises(InvalidYieldError, match="it yielded 7, which is no command"):
-        engine.start(wrong, run_id="r")
-    assert ["first"] == steps(engine)
-    record = engine.get("r")
-    assert ("pending", "INVALID_YIELD", None) == (record.status, record.blocked.code, record.lease_until)
-    assert [] == engine.run_due()
-    with pytest.raises(InvalidYieldError):
-        engine.advance("r")  # forces a try
-    assert [RunCompleted("r", 2)] == bench.engine(mended).run_due()
-    assert (None, 1) == (engine.get("r").blocked, tally["first"])
-
-
-def test_changed_code_blocks_the_run_and_says_what_differs(bench: Any) -> None:
-    tally = Tally()
-
-    @workflow(name="w")
-    def before() -> Flow[str]:
-        yield tally.step("one")
-        return (yield from Suspend("go", into=str))
-
-    @workflow(name="w")
-    def after() -> Flow[str]:
-        yield tally.step("zero")
-        return (yield from Suspend("go", into=str))
-
-    old, new = bench.engine(before), bench.engine(after)
-    old.start(before, run_id="r")
-    with pytest.raises(DivergenceError, match="Guard the change with Patched") as caught:
-        new.advance("r")
-    found = caught.value
-    assert ("r", 1, "0", "step 'one'") == (found.run_id, found.seq, found.at, found.recorded)
-    assert "zero" in found.yielded
-    assert (0, "DIVERGENCE") == (tally["zero"], new.get("r").blocked.code)
-    assert ["r"] == [record.id for record in new.runs(blocked=True)]
-    with pytest.raises(DivergenceError):
-        new.resume("r", "go", "now")
-    assert RunCompleted("r", "now") == old.resume("r", "go", "now")
-    assert [] == new.runs(blocked=True)
-
-
-def test_a_recorded_result_that_no_longer_fits_blocks_the_run(bench: Any) -> None:
-    def number() -> int:
-        return 1
-
-    def text() -> str:
-        return "one"
-
-    @workflow(name="w")
-    def before() -> Flow[str]:
-        yield Step(number).options(name="n")
-        return (yield from Suspend("go", into=str))
-
-    @workflow(name="w")
-    def after() -> Flow[str]:
-        yield Step(text).options(name="n")
-        return (yield from Suspend("go", into=str))
-
-    bench.engine().start(before, run_id="r")
-    engine = bench.engine(after)
-    with pytest.raises(CodecError, match="the recorded result of step 'n' does not fit"):
-        engine.advance("r")
-    assert "CODEC" == engine.get("r").blocked.code
 
 
 def test_a_failing_workflow_is_recorded_as_failed(bench: Any) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
 
 from stepwell import All, ClosedError, Engine, Flow, RunCompleted, Running, SetState, Step, Suspend, workflow
-
 from stepwell.environment import DaemonPool
 
 from .tools import PATIENCE, Tally, Task, kinds, steps
@@ -34,7 +34,7 @@ def test_of_threads_that_start_one_run_one_drives_it(bench: Any, engines: int) -
         together.wait(PATIENCE)
         return engine.start(w, run_id="r")
 
-    tasks = [Task(lambda engine=made[i % engines]: start(engine)) for i in range(THREADS)]
+    tasks = [Task(partial(start, made[i % engines])) for i in range(THREADS)]
     outcomes = [task.result() for task in tasks]
     done = RunCompleted("r", [1, 1, 1])
     assert all(outcome == done or isinstance(outcome, Running) for outcome in outcomes)
@@ -64,7 +64,7 @@ def test_threads_drive_different_runs_in_one_engine(bench: Any) -> None:
             outcomes.append(engine.resume(run_id, "go", "now"))
         return outcomes
 
-    tasks = [Task(lambda number=number: work(number)) for number in range(THREADS)]
+    tasks = [Task(partial(work, number)) for number in range(THREADS)]
     outcomes = [outcome for task in tasks for outcome in task.result()]
     assert [[o.run_id, 1, 1, "now"] for o in outcomes] == [o.unwrap() for o in outcomes]
     assert 2 * 3 * THREADS == len(tally.counts) == sum(tally.counts.values())
@@ -87,7 +87,7 @@ def test_threads_share_what_is_due(bench: Any) -> None:
         together.wait(PATIENCE)
         return [outcome.run_id for outcome in engine.run_due()]
 
-    tasks = [Task(lambda engine=engine: work(engine)) for engine in engines * 2]
+    tasks = [Task(partial(work, engine)) for engine in engines * 2]
     assert sorted(names) == sorted(name for task in tasks for name in task.result())
     assert dict.fromkeys(names, 1) == tally.counts
 
@@ -126,7 +126,7 @@ def test_wait_gives_the_outcome_of_a_run_that_another_thread_drives(bench: Any) 
     engine = bench.engine(w)
     driver = Task(lambda: engine.start(w, run_id="r"))
     assert entered.wait(PATIENCE)
-    waiters = [Task(lambda e=e: e.wait("r", timeout=PATIENCE)) for e in (engine, bench.engine(w))]
+    waiters = [Task(partial(e.wait, "r", timeout=PATIENCE)) for e in (engine, bench.engine(w))]
     assert isinstance(engine.wait("r", timeout=0), Running)
     assert isinstance(engine.wait("r", timeout=0.01), Running)
     leave.set()

@@ -1,4 +1,4 @@
-"""What goes into steps and comes out of them: copies, types, results that can't be recorded, exceptions of the process."""
+"""What goes into steps and comes out of them: copies, types, results that can't be recorded, the end of the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the engine share: stores that misbehave on purpose, a clock that is moved by hand, a fold to compare."""
+"""What the tests of the engine share: stores that misbehave on purpose, a clock that is moved by hand, a fold."""
 
 from __future__ import annotations
 

@@ -340,7 +340,10 @@ class Schedule:
         grown = Machine(wander, history[0], codec=self.codec, run_id=RUN)
         for n in range(1, len(history) + 1):
             if n > 1:
-                grown.feed(history[n - 1])
+                event = history[n - 1]
+                if isinstance(event, e.Attempt) and grown.pending[event.at].cancelling:
+                    raise Violation(f"event {n - 1}: step {event.step_id} is to be tried again though it is cancelled")
+                grown.feed(event)
             fresh = fold(self.codec, history[:n])
             ours = signature(grown)
             if signature(fresh) != ours:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_wrong_yield_shows_the_value_and_the_workflows_own_line(value: Any, to
     with pytest.raises(InvalidYieldError) as caught:
         provoke()
     line = wrongly.__code__.co_firstlineno + 3
-    assert f"workflow 'wrong', {__file__}:{line}, in " in str(caught.value)
+    assert f"workflow 'wrong', {Path(__file__).name}:{line}, in " in str(caught.value)
     assert told in str(caught.value)
     assert "wrongly: it yielded" in str(caught.value)
     assert ("INVALID_YIELD", False) == (caught.value.code, caught.value.retryable)

@@ -86,6 +86,9 @@ def slept(at: str) -> list[e.EventBase]:
 
 # ---- folds
 
+OPENED: list[Machine] = []
+"""Machines of folds, which are closed after each test: what is left to the garbage collector may complain."""
+
 
 def through_the_wire(events: Iterable[e.EventBase]) -> list[e.EventBase]:
     """The events as a store gives them back."""
@@ -100,6 +103,7 @@ class Fold:
         start = events[0]
         assert isinstance(start, e.Start)
         self.machine = Machine(workflow, start, codec=Codec(), run_id="r", trace=self.commands)
+        OPENED.append(self.machine)
         for event in events[1:]:
             self.machine.feed(event)
 

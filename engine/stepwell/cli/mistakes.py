@@ -7,7 +7,6 @@ from ..errors import (
     CodecError,
     CorruptHistoryError,
     DivergenceError,
-    HistoryLimitError,
     NewerFormatError,
     StepwellError,
     StoreError,
@@ -58,7 +57,6 @@ _BY_ERROR: tuple[tuple[type[StepwellError], int], ...] = (
     (CorruptHistoryError, DAMAGED),
     (DivergenceError, DAMAGED),
     (CodecError, DAMAGED),
-    (HistoryLimitError, DAMAGED),
     (ClosedError, INTERNAL),
 )
 
