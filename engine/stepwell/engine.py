@@ -206,7 +206,7 @@ class Engine:
         return self._driver.run_due(limit)
 
     def wait(self, run_id: str, timeout: timedelta | float | None = None) -> Outcome[Any]:
-        """Block until a run that somebody else drives is closed, parked or blocked, or `timeout` is over; its outcome then."""
+        """Block until a run that somebody else drives is closed, parked or blocked, or `timeout` is over; its outcome."""
         self._ready()
         seconds = None if timeout is None else as_seconds(timeout, "timeout")
         return self._queries.wait(checked_run_id(run_id), seconds)

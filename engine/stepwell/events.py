@@ -186,9 +186,10 @@ class Sleep(EventBase, frozen=True, kw_only=True, tag="sleep"):
 
 
 class Wake(EventBase, frozen=True, kw_only=True, tag="wake"):
-    """A timer fired: answers a Sleep, or times a Suspend out."""
+    """A timer fired: answers a Sleep, or times a Suspend out, which gives `value` when it has a default."""
 
     at: str  # type: ignore[misc]
+    value: Raw | UnsetType = UNSET
 
 
 class Now(EventBase, frozen=True, kw_only=True, tag="now"):

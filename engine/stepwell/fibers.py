@@ -37,6 +37,8 @@ class Pending:
         due: for a timer, a wait with time-out, or a step before its next attempt: the recorded instant.
         attempts: for a Step, failed attempts that are recorded.
         begun: for an `at_most_once` Step, whether `begin` is in the history.
+        default: for a Suspend, what a time-out gives: as JSON, and the type to read it back.
+        show: for a Suspend, its `show` as JSON.
         reason: why the last attempt failed, in words.
     """
 
@@ -52,6 +54,8 @@ class Pending:
     due: str | None = None
     attempts: int = 0
     begun: bool = False
+    default: tuple[bytes, Any] | None = None
+    show: bytes | None = None
 
 
 @define(eq=False)

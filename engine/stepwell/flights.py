@@ -20,7 +20,7 @@ from .inputs import inputs_digest
 from .loading import Loaded, Parts
 from .logs import logger
 from .machine import Machine
-from .performers import Flight, LeavesLoop, StepContext, idempotency_key
+from .performers import Flight, LeavesLoop, StepContext, idempotency_key, own_copy
 from .results import result_type
 from .retry import RetryPolicy
 
@@ -45,6 +45,7 @@ class Flights:
         self.wakeup = wakeup
         self.under_way: dict[str, Flight] = {}
         self._refused: dict[str, e.EventBase] = {}
+        self._inputs: dict[str, str | None] = {}
         self._errors: dict[str, tuple[BaseException | None, float]] = {}
 
     # ---- before
@@ -96,13 +97,15 @@ class Flights:
             if self.parts.listens:
                 self.parts.tell(lc.StepStarted(self.run.run_id, pending.step_id, pending.at, attempt))
             deadline = None if timeout is None else started + timedelta(seconds=timeout)
+            own = own_copy(command)  # here, in the owner's thread: a sibling may change what is shared while this waits
+            self._inputs[pending.at] = inputs_digest(self.parts.codec, command)
             flight = Flight(pending.at, pending.step_id, command, context, started, Future(), deadline)
             self.under_way[pending.at] = flight  # before it runs, so that it can be told that nobody wants it any more
             performer = self.parts.performer
             if alone and timeout is None and not performer.is_async(command):
-                flight.future = performer.run_here(command, context)
+                flight.future = performer.run_here(own, context)
             else:
-                flight.future = performer.launch(command, context, daemon=timeout is not None)
+                flight.future = performer.launch(own, context, daemon=timeout is not None)
             flight.future.add_done_callback(lambda _: self.wakeup.set())
 
     def _refuse(self, pending: Pending) -> bool:
@@ -235,7 +238,7 @@ class Flights:
             name=command.name,
             attempts=attempts,
             started=started,
-            inputs=inputs_digest(self.parts.codec, command),
+            inputs=self._inputs.get(pending.at),
             timestamp=self.parts.stamp(),
             **outcome,
         )

@@ -13,7 +13,7 @@ from .errors import Failure, StepInterrupted, type_names
 from .fibers import Pending
 from .loading import Parts
 
-__all__ = ["answer_to", "suspend_event"]
+__all__ = ["answer_to", "default_of", "suspend_event"]
 
 
 class Landing(Protocol):
@@ -48,9 +48,10 @@ def answer_to(pending: Pending, parts: Parts, now: datetime, flights: Landing) -
 
 
 def _step(pending: Pending, stamp: str, flights: Landing) -> e.EventBase | None:
-    if pending.cancelling:
+    interrupted = pending.begun and not pending.lost and not flights.flies(pending.at)
+    if pending.cancelling and not interrupted:
         return e.Cancelled(at=pending.at, timestamp=stamp) if flights.may_cancel(pending) else None
-    if not pending.begun or flights.flies(pending.at):
+    if not interrupted:
         return None
     failure = Failure(
         type_names(StepInterrupted),
@@ -68,7 +69,7 @@ def _timer(pending: Pending, parts: Parts, now: datetime) -> e.EventBase | None:
     command = pending.command
     if pending.recorded:
         if pending.due is not None and e.parse_instant(pending.due) <= now:
-            return e.Wake(at=pending.at, timestamp=e.instant(now))
+            return e.Wake(at=pending.at, value=default_of(pending), timestamp=e.instant(now))
         return None
     if isinstance(command, c.Sleep):
         due = command.until or now + timedelta(seconds=command.seconds or 0)
@@ -78,16 +79,20 @@ def _timer(pending: Pending, parts: Parts, now: datetime) -> e.EventBase | None:
     return None
 
 
+def default_of(pending: Pending) -> Any:
+    """What a wait gives on time-out, as it is recorded; UNSET when it throws TimedOut, and for a sleep."""
+    return e.UNSET if pending.default is None else Raw(pending.default[0])
+
+
 def suspend_event(pending: Pending, parts: Parts, now: datetime) -> e.EventBase:
     """The event that says that the run waits for a signal, with the instant of its time-out."""
     command: Any = pending.command
-    show: Any = e.UNSET if command.show is c.UNSET else Raw(parts.codec.encode(command.show))
     return e.Suspend(
         at=pending.at,
         waiting_for=command.signal,
         wait=pending.wait,
         reason=command.reason,
         due=None if command.timeout is None else e.instant(now + timedelta(seconds=command.timeout)),
-        show=show,
+        show=e.UNSET if pending.show is None else Raw(pending.show),
         timestamp=e.instant(now),
     )

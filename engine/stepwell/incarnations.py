@@ -99,7 +99,8 @@ def plan_retry(
     machine, retry = _marked(workflow, [start, *before], cut, decided, codec, run_id, stamp)
     try:
         kept: list[e.EventBase] = []
-        for event in moved[cut:-1]:
+        rejected = isinstance(moved[cut], e.Resume)  # the failure itself: a payload that did not fit
+        for event in moved[cut + rejected : -1]:
             _say_yes(machine, kept, stamp)
             if _stays(machine, codec, event):
                 taken = msgspec.structs.replace(event, kept=True)

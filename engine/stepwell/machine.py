@@ -40,6 +40,8 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from msgspec import structs
+
 from . import commands as c
 from . import events as e
 from .codec import Codec
@@ -58,7 +60,7 @@ from .errors import (
 )
 from .fibers import Fiber, Pending, Verdict
 from .inputs import decode_input
-from .results import flow_result, result_type
+from .results import default_and_show, flow_result, result_type
 from .scheduler import Scheduler
 from .workflows import Workflow
 
@@ -199,9 +201,14 @@ class Machine:
             number = self._step_ids[command.name] = self._step_ids.get(command.name, 0) + 1
             pending.step_id = command.name if number == 1 else f"{command.name}#{number}"
         elif isinstance(command, c.Suspend):
+            try:
+                pending.default, pending.show = default_and_show(self.codec, command)
+            except CodecError as error:
+                return Verdict(error=error)
             early = self.buffered.get(command.signal)
             if early and not command.fresh:
-                return self._received(pending, early.popleft())
+                signal = early.popleft()
+                return self._received(pending, signal, signal.offset)
             pending.wait = f"{command.signal}@{self.incarnation}:{pending.at}"
         elif isinstance(command, c.Emit):
             try:
@@ -340,8 +347,10 @@ class Machine:
         command = pending.command
         if isinstance(command, c.Sleep):
             self._fibers.settle(pending, Verdict())
-        elif isinstance(command, c.Suspend) and command.default is not c.UNSET:
-            self._fibers.settle(pending, Verdict(command.default))
+        elif pending.default is not None:
+            raw, into = pending.default
+            raw = raw if event.value is e.UNSET else event.value
+            self._fibers.settle(pending, Verdict(self.codec.decode(raw, into)))
         else:
             self._fibers.settle(pending, Verdict(error=TimedOut(command.label, event.at, self._fibers.event)))
 
@@ -382,17 +391,18 @@ class Machine:
             self._signals_seen.add(event.id)
         waiting = [p for p in self.waits if p.command.label == event.event_name and event.wait in (None, p.wait)]
         if waiting:
-            self._fibers.settle(waiting[0], self._received(waiting[0], event))
+            self._fibers.settle(waiting[0], self._received(waiting[0], event, self._fibers.event))
         elif event.wait is None:
-            self.buffered.setdefault(event.event_name, deque()).append(event)
+            signal = structs.replace(event, offset=self._fibers.event)  # what isn't written yet has no offset
+            self.buffered.setdefault(event.event_name, deque()).append(signal)
 
-    def _received(self, pending: Pending, event: e.Resume) -> Verdict:
+    def _received(self, pending: Pending, event: e.Resume, seq: int) -> Verdict:
         command = pending.command
         assert isinstance(command, c.Suspend)
         try:
             return Verdict(self.codec.decode(event.value, Any if command.into is c.UNSET else command.into))
         except CodecError as error:
-            return Verdict(error=SignalRejected(command.signal, error.message, pending.at, self._fibers.event))
+            return Verdict(error=SignalRejected(command.signal, error.message, pending.at, seq))
 
     def _on_cancel(self, event: e.Cancel) -> None:
         self.paused = False

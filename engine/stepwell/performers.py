@@ -86,14 +86,22 @@ Perform: TypeAlias = Callable[[Step[Any], StepContext], Any]
 
 
 def call_step(step: Step[Any], _context: StepContext) -> Any:
-    """Call the function with copies of the arguments, so that it can't change the workflow's own objects."""
-    return step.fn(*(_own_copy(v) for v in step.args), **{k: _own_copy(v) for k, v in step.kwargs.items()})
+    """Call the function; its arguments are this attempt's own already."""
+    return step.fn(*step.args, **step.kwargs)
+
+
+def own_copy(step: Step[Any]) -> Step[Any]:
+    """The step with copies of its arguments, so that the function can't change the workflow's own objects."""
+    args, kwargs = tuple(map(_copied, step.args)), {name: _copied(value) for name, value in step.kwargs.items()}
+    own: Step[Any] = object.__new__(Step)
+    own.__attrs_init__(step.fn, args, kwargs, step.given)  # type: ignore[attr-defined]
+    return own
 
 
 _IMMUTABLE = (str, int, float, bool, bytes, type(None))
 
 
-def _own_copy(value: Any) -> Any:
+def _copied(value: Any) -> Any:
     if isinstance(value, _IMMUTABLE):
         return value
     try:

@@ -1,4 +1,4 @@
-"""The types that results are decoded into: of a step, and of a workflow. Floor 2."""
+"""What workflow code hands over, as JSON, and the types that it is read back into. Floor 2."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Generator
 from typing import Any, get_args, get_origin
 
 from . import commands as c
-from .codec import return_annotation
-from .errors import InvalidInputError
+from .codec import Codec, return_annotation
+from .errors import CodecError, InvalidInputError
 from .workflows import Workflow
 
-__all__ = ["flow_result", "result_type"]
+__all__ = ["default_and_show", "flow_result", "result_type"]
 
 
 def result_type(command: c.Command[Any]) -> Any:
@@ -35,3 +35,23 @@ def flow_result(workflow: Workflow[..., Any]) -> Any:
     annotation = return_annotation(workflow.fn)
     args = get_args(annotation)
     return args[2] if get_origin(annotation) is Generator and len(args) == 3 else c.UNSET
+
+
+def default_and_show(codec: Codec, command: c.Suspend[Any]) -> tuple[tuple[bytes, Any] | None, bytes | None]:
+    """What a Suspend gives on time-out and shows to people, as JSON; the default with the type to read it back.
+
+    The default may be of the signal's type, any JSON shape (None, mostly), or of a type of its own.
+
+    Raises:
+        CodecError: one of them can't be recorded.
+    """
+    show = None if command.show is c.UNSET else codec.encode(command.show)
+    if command.default is c.UNSET:
+        return None, show
+    for into in (command.into, c.UNSET):
+        try:
+            return (codec.encode(command.default, into), into), show
+        except CodecError:
+            pass  # the last try says what is wrong
+    own = type(command.default)
+    return (codec.encode(command.default, own), own), show

@@ -190,10 +190,9 @@ class Scheduler:
         fiber.ignored += 1
         if fiber.ignored <= MAX_IGNORED_CANCELS:
             return Verdict(error=Cancelled())
-        _, _, line = _line(fiber).replace("\\", "/").rpartition("/")  # recorded, and no host path ever is
         text = (
-            f"workflow {self.name!r}, {line}: it was cancelled and went on waiting {MAX_IGNORED_CANCELS} times in a "
-            "row; let Cancelled pass, and clean up with steps only"
+            f"workflow {self.name!r}, {_line(fiber)}: it was cancelled and went on waiting {MAX_IGNORED_CANCELS} "
+            "times in a row; let Cancelled pass, and clean up with steps only"
         )
         self.end(Verdict(error=CancelIgnoredError(text)))
         return None

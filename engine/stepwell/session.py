@@ -149,6 +149,9 @@ class Session:
         for pending in list(machine.pending.values()):
             if machine.pending.get(pending.at) is not pending:
                 continue
+            if pending.cancelling and self._batch and self.flights.flies(pending.at):
+                self._append([])  # what decides over a step that runs has to be on disk first
+                return True
             event = answer_to(pending, self.parts, now, self.flights)
             if event is not None:
                 moved = True

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepwell import All, DivergenceError, Flow, Random, Uuid, workflow
+from stepwell import All, DivergenceError, Flow, Now, Random, Uuid, workflow
 from stepwell import events as e
 from stepwell.testing import WrongAnswerError, replay, returned
 
@@ -50,6 +50,7 @@ def test_another_event_diverges_and_changes_nothing(event: e.EventBase) -> None:
     assert before == picture(run.machine)
 
 
-def test_all_are_equal() -> None:
+@pytest.mark.parametrize("other", [Now(), Uuid(), 0.5])
+def test_all_are_equal(other: Any) -> None:
     assert Random() == Random()
-    assert Random() != Uuid()
+    assert other != Random()

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from stepwell import DivergenceError, Flow, Random, Uuid, workflow
+from stepwell import DivergenceError, Flow, Now, Random, Uuid, workflow
 from stepwell import events as e
 from stepwell.testing import WrongAnswerError, replay, returned
 
@@ -43,6 +43,7 @@ def test_another_event_diverges_and_changes_nothing(event: e.EventBase) -> None:
     assert before == picture(run.machine)
 
 
-def test_all_are_equal() -> None:
+@pytest.mark.parametrize("other", [Now(), Random(), str(DRAWN)])
+def test_all_are_equal(other: Any) -> None:
     assert Uuid() == Uuid()
-    assert Uuid() != Random()
+    assert other != Uuid()

@@ -23,7 +23,9 @@ from stepwell import (
     Suspend,
     workflow,
 )
+from stepwell.environment import Environment
 from stepwell.events import Start
+from stepwell.testing.environments import VirtualClock
 
 from .tools import Tally, kinds
 
@@ -217,6 +219,7 @@ def test_wrong_options_of_start_are_refused(memory: Any, options: dict[str, Any]
         ({"on_event": 3}, "on_event must be a callable"),
         ({"lease": 0.01}, "lease must be at least 0.1 seconds"),
         ({"park_after": -1}, "park_after must be between 0 seconds"),
+        ({"environment": Environment(), "clock": VirtualClock()}, "give an environment, or a clock .* not both"),
         ({"workflows": [price]}, "made with @workflow.*decorate it"),
     ],
 )

@@ -57,7 +57,7 @@ def yields(*commands: Callable[[], Command[Any]]) -> Workflow[[], None]:
 
 def named(*names: str) -> Workflow[[], None]:
     """A workflow of these steps."""
-    return yields(*(lambda name=name: task(name) for name in names))  # type: ignore[misc]
+    return yields(*(lambda name=name: task(name) for name in names))
 
 
 def recorded(*names: str) -> list[e.EventBase]:

@@ -23,7 +23,7 @@ def deep() -> Flow[list[Any]]:
     def leaf(name: str) -> Flow[str]:
         got = yield task(name)
         log.append(name)
-        return got  # type: ignore[no-any-return]
+        return got
 
     def inner(name: str) -> Flow[list[Any]]:
         return list((yield All(leaf(f"{name}0"), leaf(f"{name}1"))))

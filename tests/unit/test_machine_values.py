@@ -75,13 +75,13 @@ def test_a_value_comes_back_as_its_type_live_and_on_replay(annotation: Any, valu
     seen: list[Any] = []
 
     @workflow
-    def taking(given: annotation) -> Flow[annotation]:  # type: ignore[valid-type]
+    def taking(given: annotation) -> Flow[annotation]:
         stepped = yield Step(ask).options(into=annotation)
         signalled = yield Suspend("go", into=annotation)
         seen.append((given, stepped, signalled))
         return stepped
 
-    taking.fn.__annotations__.update(given=annotation, **{"return": Flow[annotation]})  # type: ignore[valid-type]
+    taking.fn.__annotations__.update(given=annotation, **{"return": Flow[annotation]})
     run = replay(taking, value, history=[returned(value), received("go", value)])
     assert [(value, value, value)] == seen
     assert [type(value)] * 3 == [type(one) for one in seen[0]]

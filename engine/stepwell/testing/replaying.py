@@ -14,6 +14,7 @@ from .. import events as e
 from ..codec import Codec
 from ..errors import CodecError, Failure
 from ..failures import failure_of
+from ..frontier import default_of
 from ..fibers import Pending, describe
 from ..inputs import encode_input
 from ..machine import Machine
@@ -243,7 +244,7 @@ class Replay(Generic[R]):
         return e.Resume(event_name=answer.signal, value=value, wait=answer.wait, timestamp=stamp)
 
     def _fire(self, pending: Pending, stamp: str) -> list[e.EventBase]:
-        wake = e.Wake(at=pending.at, timestamp=stamp)
+        wake = e.Wake(at=pending.at, value=default_of(pending), timestamp=stamp)
         if pending.due is not None:
             return [wake]
         command = pending.command
