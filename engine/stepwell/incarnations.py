@@ -99,7 +99,7 @@ def plan_retry(
     machine, retry = _marked(workflow, [start, *before], cut, decided, codec, run_id, stamp)
     try:
         kept: list[e.EventBase] = []
-        rejected = isinstance(moved[cut], e.Resume)  # the failure itself: a payload that did not fit
+        rejected = isinstance(moved[cut], e.Resume) and not _takes(machine, codec, moved[cut])
         for event in moved[cut + rejected : -1]:
             _say_yes(machine, kept, stamp)
             if _stays(machine, codec, event):
@@ -215,6 +215,18 @@ def _say_yes(machine: Machine, kept: list[e.EventBase], stamp: str) -> None:
         patch = e.Patch(change_id=machine.asking, timestamp=stamp, kept=True)
         machine.feed(patch)
         kept.append(patch)
+
+
+def _takes(machine: Machine, codec: Codec, event: Any) -> bool:
+    """Whether a payload that was the failure itself, because it did not fit, fits the code at hand."""
+    for pending in machine.waits:
+        if pending.command.label == event.event_name and isinstance(pending.command, c.Suspend):
+            try:
+                codec.decode(event.value, pending.command.into)
+            except CodecError:
+                return False
+            return True
+    return False
 
 
 def _stays(machine: Machine, codec: Codec, event: e.EventBase) -> bool:

@@ -60,7 +60,7 @@ class Queries:
         return [record_of(head) for head in self.parts.store.heads(where, limit=limit, after=after)]
 
     def waiting(self, signal: str | None) -> list[WaitingFor]:
-        """Every wait of every open run, oldest first."""
+        """Every wait of every open run that nobody drives now, oldest first."""
         where = HeadFilter(waiting_for=signal) if signal is not None else HeadFilter()
         found: list[WaitingFor] = []
         after: str | None = None

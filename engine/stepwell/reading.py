@@ -82,7 +82,7 @@ def record_of(run: RunHead) -> RunRecord:
         created=e.from_micros(head.created),
         updated=e.from_micros(head.updated),
         completed=e.from_micros(head.updated) if run.closed else None,
-        waiting_for=tuple(w.signal for w in head.waiting),
+        waiting_for=tuple(w.signal for w in waits_of_head(run)),
         due=_when(head.due),
         tags=dict(head.tags),
         blocked=head.blocked,
@@ -91,7 +91,9 @@ def record_of(run: RunHead) -> RunRecord:
 
 
 def waits_of_head(run: RunHead, signal: str | None = None) -> list[WaitingFor]:
-    """The signals that a run waits for, by its head."""
+    """The signals that a run waits for, by its head; none while it is driven, since they may be answered."""
+    if run.lease_until is not None:
+        return []
     return [
         WaitingFor(run.run_id, w.signal, w.wait, e.from_micros(w.since), w.reason, _when(w.due))
         for w in run.head.waiting

@@ -71,7 +71,7 @@ __all__ = [
 ]
 
 Status: TypeAlias = Literal["pending", "running", "suspended", "paused", "completed", "failed", "cancelled"]
-"""Status of a run. Stores hold all but `running`, which is `pending` under a live lease."""
+"""Status of a run. Stores hold all but `running`, which is an open run under a live lease, whatever they hold."""
 
 
 @frozen
@@ -278,7 +278,9 @@ CreateOutcome: TypeAlias = Created | Exists | NotApplied | Unknown
 class HeadFilter:
     """Which heads to list; None means any. `tag` is (name, value), value None means any value.
 
-    `status` "running" means pending under a live lease, and "pending" the others.
+    A run under a live lease is being driven, and what was written of it when it was last parked may be over. So `status`
+    "running" means every open run under a live lease, whatever status its head holds, and any other status leaves those
+    out; so does `waiting_for`, whose wait may be answered already.
     """
 
     status: Status | None = None

@@ -173,14 +173,16 @@ def matches(head: RunHead, where: HeadFilter) -> bool:
         name, value = where.tag
         if name not in row.tags or value not in (None, row.tags[name]):
             return False
-    if where.waiting_for is not None and all(w.signal != where.waiting_for for w in row.waiting):
-        return False
+    if where.waiting_for is not None:
+        waits = () if head.lease_until is not None else row.waiting  # while it is driven, they may be answered
+        if all(w.signal != where.waiting_for for w in waits):
+            return False
     return where.blocked is None or where.blocked == (row.blocked is not None)
 
 
 def shown_status(head: RunHead) -> Status:
-    """The status by which heads are filtered: pending under a live lease is running."""
-    return "running" if head.head.status == "pending" and head.lease_until is not None else head.head.status
+    """The status by which heads are filtered: an open run under a live lease is running, whatever its head holds."""
+    return "running" if head.lease_until is not None and not head.closed else head.head.status
 
 
 def may_try(blocked: Blocked | None, fingerprints: frozenset[str]) -> bool:

@@ -228,7 +228,8 @@ class SqliteStore:
                     raise NotFoundError(f"no page begins after run {after!r}: there never was one")
                 start = (found[0], after)
             now = self._clock()
-            dead = json.dumps(self._dead(db, now)) if where.status in ("running", "pending") else "[]"
+            by_lease = where.status is not None or where.waiting_for is not None
+            dead = json.dumps(self._dead(db, now)) if by_lease else "[]"
             statement, values = sql.page(where, start, limit, now, dead)
             return [self._run_head(Row(*found)) for found in db.execute(statement, values)]
 

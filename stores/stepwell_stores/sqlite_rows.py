@@ -164,12 +164,15 @@ def page(where: HeadFilter, after: tuple[int, str] | None, limit: int, now: int,
         else:
             conditions.append("EXISTS (SELECT 1 FROM stepwell_waits w WHERE w.run_id = r.run_id AND w.signal = ?)")
         values.append(where.waiting_for)
-    if where.status is not None:
+    if where.status == "running":
+        conditions.append(f"r.closed = 0 AND r.lease_until IS NOT NULL AND {_LIVE}")
+        values += [now, dead]
+    elif where.status is not None:
         conditions.append("r.status = ?")
-        values.append("pending" if where.status == "running" else where.status)
-        if where.status in ("running", "pending"):
-            conditions.append(_LIVE if where.status == "running" else f"{_LIVE} IS NOT TRUE")
-            values += [now, dead]
+        values.append(where.status)
+    if where.waiting_for is not None or where.status not in (None, "running"):
+        conditions.append(f"{_LIVE} IS NOT TRUE")
+        values += [now, dead]
     if where.workflow is not None:
         conditions.append("r.workflow = ?")
         values.append(where.workflow)

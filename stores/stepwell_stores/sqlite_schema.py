@@ -56,7 +56,7 @@ CREATE INDEX stepwell_runs_workflow ON stepwell_runs (workflow, created, run_id)
 CREATE INDEX stepwell_runs_due ON stepwell_runs (due, run_id)
     WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL AND due IS NOT NULL;
 CREATE INDEX stepwell_runs_blocked ON stepwell_runs (created, run_id) WHERE blocked_by IS NOT NULL;
-CREATE INDEX stepwell_runs_leased ON stepwell_runs (lease_until) WHERE lease_until IS NOT NULL;
+CREATE INDEX stepwell_runs_leased ON stepwell_runs (created, run_id) WHERE lease_until IS NOT NULL;
 
 CREATE TABLE stepwell_events (
     run_id TEXT NOT NULL,

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import settings
 
 from stepwell.store import Store
-from stepwell.testing.contract import ManualClock, StoreContract, StoreMachine
+from stepwell.testing.contract import ManualClock, Persistence, StoreContract, StoreMachine
 from stepwell_stores.jsonl import JsonlStore
 
 
-class TestJsonl(StoreContract):
+class TestJsonl(StoreContract, Persistence):
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.path, self.clock = tmp_path / "runs", ManualClock()

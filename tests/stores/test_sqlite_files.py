@@ -287,9 +287,11 @@ def test_lists_and_claims_go_by_index(store: SqliteStore) -> None:
         HeadFilter(workflow="w"),
         HeadFilter(tag=("a", "b")),
         HeadFilter(waiting_for="go"),
+        HeadFilter(waiting_for="go", tag=("a", "b")),
+        HeadFilter(waiting_for="go", status="suspended"),
     ]
     asked = [sqlite_rows.page(where, after, 10, 0, "[]") for where in wheres for after in (None, (5, "r"))]
-    asked.append((sqlite_rows.DUE, [0, 1]))
+    asked += [(sqlite_rows.DUE, [0, 1]), (sqlite_rows.LEASED, [])]
     for statement, values in asked:
         plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
         assert [] == [step for step in plan if "TEMP B-TREE" in step], (statement, plan)

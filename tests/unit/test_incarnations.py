@@ -521,8 +521,8 @@ def test_a_time_out_is_a_failure_like_any_other() -> None:
     assert ["step a", "retry"] == shown(run.events)
 
 
-def test_a_signal_that_did_not_fit_is_offered_again() -> None:
-    """Under the same code it is rejected again; under code that takes it, the run goes on."""
+def test_a_signal_that_did_not_fit_is_offered_again_where_it_fits() -> None:
+    """Under the same code the run waits again, for a better one; under code that takes it, the run goes on."""
 
     @workflow
     def typed() -> Flow[Any]:
@@ -533,7 +533,7 @@ def test_a_signal_that_did_not_fit_is_offered_again() -> None:
         return (yield Suspend("go", into=str))
 
     history = Story(typed).suspends("0").sends("go", "three").closes()
-    assert "error" == retried(typed, history).fold.machine.status
+    assert "open" == retried(typed, history).fold.machine.status
     assert "three" == retried(lenient, history).fold.machine.result
 
 

@@ -36,6 +36,7 @@ class Answer:
         kind: "returned", "raised", "received", "fired", "patched", "cancelled", "cancel", "pause" or "unpause".
         value: the value, exception or payload.
         signal: name of the signal, for "received".
+        into: type of its payload, when a typed Signal was given.
         at: path of the command, such as "2.0.1".
         step: step id, such as "classify#2".
         wait: wait id that a signal names.
@@ -47,6 +48,7 @@ class Answer:
     at: str | None = None
     step: str | None = None
     wait: str | None = None
+    into: Any = Any
 
     def __str__(self) -> str:
         where = f", at={self.at!r}" if self.at else f", step={self.step!r}" if self.step else ""
@@ -70,8 +72,14 @@ def raised(error: BaseException, *, at: str | None = None, step: str | None = No
 
 
 def received(signal: Signal[Any] | str, value: Any = None, *, wait: str | None = None) -> Answer:
-    """A signal came; it is buffered when nobody waits for it."""
-    return Answer("received", value, signal=signal.name if isinstance(signal, Signal) else signal, wait=wait)
+    """A signal came, as `engine.signal` sends it; it is buffered when nobody waits for it.
+
+    A payload that does not fit a Suspend that waits is refused, as the sender would be. One that comes early is checked
+    when it is delivered: so `SignalRejected` is tested with a signal that comes before its wait.
+    """
+    if isinstance(signal, Signal):
+        return Answer("received", value, signal=signal.name, wait=wait, into=signal.type)
+    return Answer("received", value, signal=signal, wait=wait)
 
 
 def fired(*, at: str | None = None) -> Answer:

@@ -1,9 +1,10 @@
 """The conformance suite of the store port, for everyone who writes a store.
 
-Two bases to subclass in a test module; `StoreContract` checks the rules one by one, `StoreMachine` lets Hypothesis look
-for an order of calls after which store and model disagree:
+Bases to subclass in a test module: `StoreContract` checks the rules one by one, `Persistence` what is there after
+reopening (a store that forgets, as one in memory does, leaves it out), and `StoreMachine` lets Hypothesis look for an
+order of calls after which store and model disagree:
 
-    class TestMine(StoreContract):
+    class TestMine(StoreContract, Persistence):
         @pytest.fixture(autouse=True)
         def _place(self, tmp_path):
             self.path, self.clock = tmp_path / "runs", ManualClock()
@@ -31,11 +32,11 @@ pytest.register_assert_rewrite(*(f"{__name__}_{part}" for part in ("bench", "his
 from .contract_bench import ManualClock, a_head, a_record, a_start  # noqa: E402 - pytest must know them first
 from .contract_histories import Histories, Outside  # noqa: E402 - pytest must know them first
 from .contract_leases import Due, Incarnations, Leases  # noqa: E402 - pytest must know them first
-from .contract_lists import Concurrency, Lists  # noqa: E402 - pytest must know them first
+from .contract_lists import Concurrency, Lists, Persistence  # noqa: E402 - pytest must know them first
 from .contract_machine import StoreMachine  # noqa: E402 - pytest must know them first
 
-__all__ = ["ManualClock", "StoreContract", "StoreMachine", "a_head", "a_record", "a_start"]
+__all__ = ["ManualClock", "Persistence", "StoreContract", "StoreMachine", "a_head", "a_record", "a_start"]
 
 
 class StoreContract(Histories, Outside, Leases, Incarnations, Due, Lists, Concurrency):
-    """The rules of the port, one test each. Give `make_store`, and where possible `advance` and `reopen`."""
+    """The rules of the port, one test each. Give `make_store` and `advance`."""

@@ -98,11 +98,13 @@ class Histories(Bench):
         assert self.own(store, lease, 1, head=head) == Committed(1, 0)
         assert head_of(store).head == head
         assert store.heads(HeadFilter(tag=("a", None)), limit=9) == []
-        for where in (HeadFilter(tag=("b", "2")), HeadFilter(workflow="other"), HeadFilter(waiting_for="go")):
+        for where in (HeadFilter(tag=("b", "2")), HeadFilter(workflow="other")):
             assert ids_of(store.heads(where, limit=9)) == ["r"]
         head = evolve(head, waiting=(Waiting("stop", "w2", 2),))
-        assert self.own(store, lease, 2, head=head) == Committed(2, 0)
+        assert self.own(store, lease, 2, head=head, release=True) == Committed(2, 0)
         assert store.heads(HeadFilter(waiting_for="go"), limit=9) == []
+        for where in (HeadFilter(waiting_for="stop"), HeadFilter(status="paused")):
+            assert ids_of(store.heads(where, limit=9)) == ["r"]
 
     def test_an_owner_may_write_the_head_alone(self, store: Store) -> None:
         """Parking leaves no record."""

@@ -94,6 +94,44 @@ class Lists(Bench):
         self.fill(store)
         assert ids_of(store.heads(where, limit=99)) == list(expected)
 
+    def test_a_run_that_is_driven_is_running_whatever_its_head_holds(self, store: Store) -> None:
+        """It is found as running only, until its lease ends."""
+        self.fill(store)
+        leases = [store.claim(run_id, "me", 30) for run_id in ("a", "c", "e")]
+        found = {
+            status: "".join(ids_of(store.heads(HeadFilter(status=status), limit=99)))
+            for status in ("running", "pending", "suspended", "paused")
+        }
+        assert found == {"running": "ecba", "pending": "", "suspended": "d", "paused": ""}
+        assert ids_of(store.heads(HeadFilter(status="running"), limit=2, after="e")) == ["c", "b"]
+        assert ids_of(store.heads(HeadFilter(status="running", tag=("team", "x")), limit=9)) == ["c", "a"]
+        assert head_of(store, "c").head.status == "suspended"
+        for lease in leases:
+            assert isinstance(lease, Lease)
+            store.release(lease)
+        assert ids_of(store.heads(HeadFilter(status="running"), limit=9)) == ["b"]
+        assert ids_of(store.heads(HeadFilter(status="suspended"), limit=9)) == ["d", "c"]
+        assert ids_of(store.heads(HeadFilter(status="paused"), limit=9)) == ["e"]
+
+    def test_a_wait_is_not_listed_while_its_run_is_driven(self, store: Store) -> None:
+        """It may be answered already; once the lease has ended, the head tells."""
+        self.fill(store)
+        assert isinstance(store.claim("d", "me", 30), Lease)
+        assert ids_of(store.heads(HeadFilter(waiting_for="go"), limit=9)) == ["c"]
+        assert store.heads(HeadFilter(waiting_for="stop"), limit=9) == []
+        assert store.heads(HeadFilter(waiting_for="go", status="running"), limit=9) == []
+        assert ids_of(store.heads(HeadFilter(waiting_for="go", tag=("team", "x")), limit=9)) == ["c"]
+        assert isinstance(store.claim("c", "me", 60), Lease)
+        assert store.heads(HeadFilter(waiting_for="go", tag=("team", "x")), limit=9) == []
+        self.advance(31)
+        assert ids_of(store.heads(HeadFilter(waiting_for="go"), limit=9)) == ["d"]
+
+    def test_a_closed_run_is_not_running(self, store: Store) -> None:
+        """Closing ends the lease, and the status is what the owner wrote."""
+        self.close_run(store, self.create(store))
+        assert store.heads(HeadFilter(status="running"), limit=9) == []
+        assert ids_of(store.heads(HeadFilter(status="completed"), limit=9)) == ["r"]
+
     def test_running_ends_with_the_lease(self, store: Store) -> None:
         """A lapsed lease leaves a pending run."""
         self.fill(store)
@@ -103,7 +141,7 @@ class Lists(Bench):
 
 
 class Concurrency(Bench):
-    """Threads, reopening, waiting and the end."""
+    """Threads, waiting and the end."""
 
     def test_one_of_eight_appends_wins(self, store: Store) -> None:
         """At one position under one fence; the others are told where the tail is."""
@@ -132,24 +170,6 @@ class Concurrency(Bench):
         outcomes = race(8, lambda i: [self.tell(store, f"out-{i}-{j}", value=[i, j]) for j in range(5)])
         assert sorted(outcome.seq for batch in outcomes for outcome in batch) == list(range(1, 41))
         assert [envelope(line).offset for line in lines_of(store)] == list(range(41))
-
-    def test_everything_is_there_after_reopening(self, store: Store) -> None:
-        """Records, heads, fences, attempts and tombstones."""
-        lease = self.create(store, tags={"a": "b"}, waiting=(Waiting("go", "w", 1),))
-        self.own(store, lease, 1)
-        self.tell(store, "out", due=START + 3)
-        store.release(lease)
-        self.close_run(store, self.create(store, "gone"))
-        store.delete("gone", 0)
-        before, lines = head_of(store), lines_of(store)
-        store = self.reopen(store)
-        assert before == head_of(store)
-        assert lines == lines_of(store)
-        assert self.tell(store, "out") == AlreadyCommitted(2, 0)
-        assert self.own(store, lease, 1) == AlreadyCommitted(1, 0)
-        assert self.create(store, "gone").fence == 2
-        assert ids_of(store.heads(HeadFilter(tag=("a", "b"), waiting_for="go"), limit=9)) == ["r"]
-        store.close()
 
     def test_wait_is_told(self, store: Store) -> None:
         """At once when it is longer already, when another thread writes, and not at all for nothing."""
@@ -194,3 +214,29 @@ class Concurrency(Bench):
         for call in calls:
             with pytest.raises(ClosedError):
                 call()
+
+
+class Persistence(Bench):
+    """What a store keeps for the next one that is opened on the same data."""
+
+    def reopen(self, store: Store) -> Store:
+        """Close `store` and open another on the same data."""
+        raise NotImplementedError
+
+    def test_everything_is_there_after_reopening(self, store: Store) -> None:
+        """Records, heads, fences, attempts and tombstones."""
+        lease = self.create(store, tags={"a": "b"}, waiting=(Waiting("go", "w", 1),))
+        self.own(store, lease, 1)
+        self.tell(store, "out", due=START + 3)
+        store.release(lease)
+        self.close_run(store, self.create(store, "gone"))
+        store.delete("gone", 0)
+        before, lines = head_of(store), lines_of(store)
+        store = self.reopen(store)
+        assert before == head_of(store)
+        assert lines == lines_of(store)
+        assert self.tell(store, "out") == AlreadyCommitted(2, 0)
+        assert self.own(store, lease, 1) == AlreadyCommitted(1, 0)
+        assert self.create(store, "gone").fence == 2
+        assert ids_of(store.heads(HeadFilter(tag=("a", "b"), waiting_for="go"), limit=9)) == ["r"]
+        store.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..store import AlreadyCommitted, Committed, Created, Lease, Store
+from ..store import AlreadyCommitted, Committed, Created, Draft, Lease, Store
 
 __all__ = ["CrashingStore", "SimulatedCrash"]
 
@@ -17,7 +17,9 @@ class SimulatedCrash(BaseException):
 class CrashingStore:
     """Wraps a store: after each write that recorded events, `dies(total)` says whether the process dies.
 
-    The dead owner's lease ends at once, as it does on stores that see their owners die.
+    The dead owner's lease ends at once, as it does on stores that see their owners die. Nothing is asked after a write
+    that ends with `begin`: a process that dies between the `begin` of an `at_most_once` step and its outcome does change
+    how the run ends, with `StepInterrupted`, and rightly so.
 
     Args:
         store: the store that is written to.
@@ -34,25 +36,25 @@ class CrashingStore:
         return getattr(self._store, name)
 
     def create(self, run_id: str, records: Any, **how: Any) -> Any:
-        return self._count(self._store.create(run_id, records, **how), len(records))
+        return self._count(self._store.create(run_id, records, **how), records)
 
     def open_incarnation(self, run_id: str, incarnation: int, records: Any, **how: Any) -> Any:
-        return self._count(self._store.open_incarnation(run_id, incarnation, records, **how), len(records))
+        return self._count(self._store.open_incarnation(run_id, incarnation, records, **how), records)
 
     def append(self, run_id: str, incarnation: Any, expected_seq: Any, records: Any, **how: Any) -> Any:
         done = self._store.append(run_id, incarnation, expected_seq, records, **how)
-        return self._count(done, len(records)) if how.get("fence") is not None else done
+        return self._count(done, records) if how.get("fence") is not None else done
 
     def claim(self, run_id: str, owner: str, ttl: float, **how: Any) -> Any:
         claimed = self._store.claim(run_id, owner, ttl, **how)
         self._lease = claimed if isinstance(claimed, Lease) else None
         return claimed
 
-    def _count(self, done: Any, events: int) -> Any:
+    def _count(self, done: Any, records: Sequence[Draft]) -> Any:
         self._lease = getattr(done, "lease", None) or self._lease
-        if events and isinstance(done, (Committed, AlreadyCommitted, Created)):
-            self.recorded += events
-            if self._dies(self.recorded):
+        if records and isinstance(done, (Committed, AlreadyCommitted, Created)):
+            self.recorded += len(records)
+            if records[-1].type != "begin" and self._dies(self.recorded):
                 if self._lease is not None:
                     self._store.release(self._lease)
                 raise SimulatedCrash

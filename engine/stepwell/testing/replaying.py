@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple
 from uuid import UUID
@@ -12,7 +13,8 @@ from msgspec import Raw
 from .. import commands as c
 from .. import events as e
 from ..codec import Codec
-from ..errors import CodecError, Failure
+from ..driving import payload
+from ..errors import CodecError, Failure, InvalidInputError
 from ..failures import failure_of
 from ..frontier import default_of
 from ..fibers import Pending, describe
@@ -235,13 +237,20 @@ class Replay(Generic[R]):
             raise self._wrong(answer, f"the value could not be recorded: {error.message}") from error
 
     def _signal(self, answer: Answer, stamp: str) -> e.EventBase:
-        waiting = [p for p in self.machine.waits if p.command.label == answer.signal]
-        into = waiting[0].command.into if waiting and isinstance(waiting[0].command, c.Suspend) else c.UNSET
+        name, wait = answer.signal, answer.wait
+        waiting = next((p for p in self.machine.waits if p.command.label == name and wait in (None, p.wait)), None)
         try:
-            value = Raw(self.codec.encode(answer.value, into))
-        except CodecError:
-            value = self._encoded(answer, c.UNSET)  # a sender in another language may send anything
-        return e.Resume(event_name=answer.signal, value=value, wait=answer.wait, timestamp=stamp)
+            raw = self._early(answer) if waiting is None else payload(self.codec, waiting, name, answer.value)
+        except InvalidInputError as error:
+            raise self._wrong(answer, f"no sender could record that: {error.message}") from error
+        return e.Resume(event_name=name, value=Raw(raw), wait=wait, timestamp=stamp)
+
+    def _early(self, answer: Answer) -> bytes:
+        """The payload of a signal that nobody waits for; one that is no value of its type is found on delivery."""
+        if answer.into is not Any:
+            with suppress(CodecError):
+                return self.codec.encode(answer.value, answer.into)
+        return payload(self.codec, None, answer.signal, answer.value)
 
     def _fire(self, pending: Pending, stamp: str) -> list[e.EventBase]:
         wake = e.Wake(at=pending.at, value=default_of(pending), timestamp=stamp)

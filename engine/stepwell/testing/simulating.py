@@ -207,7 +207,8 @@ def simulate(
         signals: by Signal or name: (timedelta since the start, payload), or a list of those.
         cancel: ask for the run to be cancelled this long after the start.
         crash_after: "die" after that many recorded events, or after "every" one, and go on in a new engine; the run
-            must end as it does without, and no recorded step may run again.
+            must end as it does without, and no recorded step may run again. Never between the `begin` of an
+            `at_most_once` step and its outcome, which would rightly end in `StepInterrupted`: then after the next one.
         start: the first virtual instant.
         seed: of what Random and Uuid draw.
         retry: the engine's default retry policy.
