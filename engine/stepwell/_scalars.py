@@ -59,6 +59,13 @@ def _same_clock(a: datetime | time, b: datetime | time) -> bool:
     )
 
 
+def _write_clock(value: Any) -> str:
+    # Of an aware one the offset tells which of the two it is.
+    if value.fold and value.tzinfo is None:
+        raise ValueError("fold=1 without a time zone can't be held")
+    return str(value.isoformat())
+
+
 def _read_uuid(text: str) -> UUID:
     value = UUID(text)
     if str(value) != text.lower():
@@ -83,12 +90,12 @@ _OFFSET = r"(?:[Zz]|[+-][0-9]{2}:?[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?)?\Z"
 SCALARS: dict[type, Scalar] = {
     datetime: Scalar(
         "an ISO 8601 date and time",
-        datetime.isoformat,
+        _write_clock,
         _matching(f"{_DATE}[T ]{_CLOCK}{_OFFSET}", datetime.fromisoformat),
         _same_clock,
     ),
     date: Scalar("an ISO 8601 date", date.isoformat, _matching(rf"{_DATE}\Z", date.fromisoformat)),
-    time: Scalar("an ISO 8601 time", time.isoformat, _matching(_CLOCK + _OFFSET, time.fromisoformat), _same_clock),
+    time: Scalar("an ISO 8601 time", _write_clock, _matching(_CLOCK + _OFFSET, time.fromisoformat), _same_clock),
     timedelta: Scalar(
         'an ISO 8601 duration such as "PT1H30M"',
         msgspec.to_builtins,

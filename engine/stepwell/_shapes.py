@@ -8,10 +8,11 @@ codec, floor 2.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import operator
 from collections.abc import Callable, Iterable
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import attrs
@@ -288,6 +289,8 @@ class Shaper:
             a, b = _field(before, name, msgspec.UNSET), _field(after, name, msgspec.UNSET)
             if a is not b:
                 self._same_inside(name, a, b)
+        if len(getattr(before, "__dict__", ())) > 0:
+            _same_rest(names, before, after)
 
     def _same_inside(self, key: Key, before: Any, after: Any) -> None:
         try:
@@ -311,6 +314,28 @@ def _field(value: Any, name: str, *otherwise: Any) -> Any:
         raise Refused("was never set") from e
     except Exception as e:
         raise Refused(f"can't be read: {type(e).__name__}: {e}") from e
+
+
+# What typing and attrs keep in an instance beside its fields.
+_KEPT_ASIDE = ("__orig_class__", "_attrs_cached_hash")
+
+
+def _same_rest(names: tuple[str, ...], before: Any, after: Any) -> None:
+    """Check the attributes that are no fields: none is lost but what a cached property keeps.
+
+    Those that the class sets by itself, as in `__post_init__`, are there again; whatever has no equality passes.
+    """
+    cls, again = type(before), vars(after)
+    for name, value in vars(before).items():
+        if name in names or name in _KEPT_ASIDE or isinstance(inspect.getattr_static(cls, name, None), cached_property):
+            continue
+        try:
+            if name not in again:
+                raise Refused(f"is no field of {describe(cls)} and would be lost", "declare it as a field, or unset it")
+            _equal_or_incomparable(value, again[name])
+        except Refused as e:
+            e.keys.append(name)
+            raise
 
 
 def _name(key: Any) -> str:

@@ -6,18 +6,22 @@ Each function gives its argument back, or raises InvalidInputError with the valu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from .commands import Signal
+from .commands import Signal, check_text
 from .errors import InvalidInputError
+from .store import HeadFilter, Status
 
 __all__ = [
     "checked_choice",
+    "checked_filter",
+    "checked_incarnation",
     "checked_limit",
     "checked_reason",
     "checked_run_id",
-    "checked_signal_name",
+    "checked_signal",
     "checked_tags",
+    "checked_text",
 ]
 
 
@@ -26,6 +30,31 @@ def checked_choice(name: str, value: object, choices: tuple[object, ...]) -> Non
     if value not in choices:
         known = ", ".join(str(choice) for choice in choices if choice is not None)
         raise InvalidInputError(f"{name} must be one of {known}, got {value!r}")
+
+
+def checked_filter(status: object, workflow: object, tag: object, waiting_for: Any, blocked: object) -> HeadFilter:
+    """What runs to list; None of any means all."""
+    checked_choice("status", status, (None, *get_args(Status)))
+    pair = tag if isinstance(tag, tuple) else (tag, None)
+    if len(pair) != 2 or not (tag is None or isinstance(pair[0], str)):
+        raise InvalidInputError(f"tag must be a name, or a tuple of name and value, got {tag!r}")
+    if blocked is not None and not isinstance(blocked, bool):
+        raise InvalidInputError(f"blocked must be True, False or None, got {blocked!r}")
+    name, value = checked_text("tag", pair[0]), checked_text("the value of tag", pair[1])
+    return HeadFilter(
+        status=status,  # type: ignore[arg-type]
+        workflow=checked_text("workflow", workflow),
+        tag=None if name is None else (name, value),
+        waiting_for=None if waiting_for is None else checked_signal(waiting_for).name,
+        blocked=blocked,
+    )
+
+
+def checked_incarnation(number: object) -> int | None:
+    """The number of an incarnation, or None."""
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
+        raise InvalidInputError(f"incarnation must be a whole number of 0 or more, or None, got {number!r}")
+    return number
 
 
 def checked_limit(limit: object, most: int) -> None:
@@ -47,22 +76,29 @@ def checked_run_id(run_id: object) -> str:
     return run_id
 
 
-def checked_signal_name(signal: Signal[Any] | str) -> str:
-    """The name of a signal."""
-    return signal.name if isinstance(signal, Signal) else Signal(signal).name
+def checked_signal(signal: Signal[Any] | str) -> Signal[Any]:
+    """A Signal, or the one of that name."""
+    return signal if isinstance(signal, Signal) else Signal(signal)
 
 
 def checked_reason(reason: object) -> str | None:
-    """Text, or None."""
-    if reason is not None and not isinstance(reason, str):
-        raise InvalidInputError(f"reason must be text or None, got {reason!r}")
-    return reason
+    """Text that can be recorded, or None."""
+    return check_text(reason, "reason")
 
 
 def checked_tags(tags: object) -> dict[str, str]:
-    """Labels, text to text."""
+    """Labels, text to text: printable names of 1 to 200 characters, values that can be recorded."""
     if not isinstance(tags, Mapping) or not all(
         isinstance(k, str) and k and isinstance(v, str) for k, v in tags.items()
     ):
         raise InvalidInputError(f"tags must be a mapping of text to text, got {tags!r}")
+    for name, value in tags.items():
+        if len(name) > 200 or not name.isprintable():
+            raise InvalidInputError(f"a tag's name must be printable text of 1 to 200 characters, got {name[:201]!r}")
+        check_text(value, f"the value of tag {name!r}")
     return dict(tags)
+
+
+def checked_text(name: str, value: object) -> str | None:
+    """Text that can be recorded, or None, of the argument that is called `name`."""
+    return check_text(value, name)

@@ -48,6 +48,7 @@ __all__ = [
     "Suspend",
     "Unset",
     "Uuid",
+    "check_text",
     "made_in_turn",
     "step",
     "unyielded",
@@ -57,6 +58,31 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 D = TypeVar("D")
+
+
+_MAX_TEXT = 10_000
+
+
+def check_text(value: object, what: str) -> str | None:
+    """Give text or None back: text of at most 10,000 characters that UTF-8 can hold, newlines and all.
+
+    Raises:
+        InvalidInputError: it is something else; the message calls it `what`.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{what} must be text or None, got {value!r}")
+    if len(value) > _MAX_TEXT:
+        raise InvalidInputError(
+            f"{what} can have {_MAX_TEXT:,} characters at most, got {len(value):,}: {value[:40]!r}..."
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        around = value[max(error.start - 20, 0) : error.start + 20]
+        raise InvalidInputError(f"{what} holds a lone surrogate, which is no UTF-8, near {around!r}") from error
+    return value
 
 
 def _check_signal_name(_signal: object, _attribute: object, value: Any) -> None:
@@ -179,8 +205,7 @@ class Suspend(Command[T_co]):
         if not isinstance(signal, (Signal, str)):
             raise InvalidInputError(f"Suspend waits for a Signal or its name, got {signal!r}")
         typed: Signal[Any] = signal if isinstance(signal, Signal) else Signal(signal)
-        if reason is not None and not isinstance(reason, str):
-            raise InvalidInputError(f"Suspend's reason must be text, got {reason!r}")
+        check_text(reason, "Suspend's reason")
         if default is not UNSET and timeout is None:
             raise InvalidInputError("Suspend's default is given on time-out: give a timeout too")
         seconds = None if timeout is None else as_seconds(timeout, "Suspend's timeout")
@@ -261,7 +286,9 @@ class SetState(Command[None]):
 
     values: dict[str, Any]
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
+        for name in values:
+            check_text(name, "a name that SetState sets")
         self.__attrs_init__(values)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __hash__(self) -> int:
@@ -269,8 +296,7 @@ class SetState(Command[None]):
 
 
 def _check_topic(_command: object, _attribute: object, value: Any) -> None:
-    if value is not None and not isinstance(value, str):
-        raise InvalidInputError(f"Emit's topic must be text or None, got {value!r}")
+    check_text(value, "Emit's topic")
 
 
 @frozen

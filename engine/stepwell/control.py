@@ -11,7 +11,7 @@ from attrs import evolve
 
 from . import events as e
 from . import lifecycle as lc
-from .driving import Driver, RestartAndRetry, known_workflow, payload, signal_event
+from .driving import Driver, RestartAndRetry, known_workflow
 from .errors import (
     CodecError,
     ConflictError,
@@ -26,9 +26,10 @@ from .incarnations import Plan, find_cut, plan_fork, plan_retry
 from .loading import Parts, make_head, read_history
 from .logs import logger, replaying
 from .outcomes import Outcome, Running
-from .reading import outcome_of_head
+from .reading import newest_event, outcome_of_head
 from .recorder import settle
 from .sessions import Sessions
+from .signals import Message
 from .store import AlreadyCommitted, Committed, Conflict, Exists, LeaseRequest, RunHead
 from .wire import to_draft
 
@@ -54,45 +55,52 @@ class Control(RestartAndRetry):
 
     # ---- outside events
 
-    def signal(self, run_id: str, name: str, value: Any, wait: str | None, signal_id: str | None) -> None:
+    def signal(self, run_id: str, message: Message) -> None:
         """Record a signal; nobody is driven by it here."""
-        head = self._head(run_id)
-        if head.closed:
-            raise _closed(head)
-        if not self._send_checked(head, name, value, wait, signal_id):
-            self._send_unchecked(head, name, value, wait, signal_id)
+        head = self._open_head(run_id)
+        if not self._send_checked(head, message):
+            self._send_unchecked(head, message)
         self.sessions.notify(run_id)
-        self.parts.tell(lc.SignalSent(run_id, name))
+        self.parts.tell(lc.SignalSent(run_id, message.name))
 
-    def _send_checked(self, head: RunHead, name: str, value: Any, wait: str | None, signal_id: str | None) -> bool:
+    def _send_checked(self, head: RunHead, message: Message) -> bool:
         """Check the signal against the folded run; False when this program's code can't fold it."""
         if known_workflow(self.parts.registry, head) is None:
             return False
         try:
-            self.driver.send_checked(head.run_id, name, value, wait, signal_id, must_wait=False, drive=False)
+            self.driver.send_checked(head.run_id, message, must_wait=False, drive=False)
         except (DivergenceError, CodecError, InvalidYieldError) as error:
-            logger.warning("signal %r to run %r is not checked: %s", name, head.run_id, error)
+            logger.warning("signal %r to run %r is not checked: %s", message.name, head.run_id, error)
             return False
         return True
 
-    def _send_unchecked(self, head: RunHead, name: str, value: Any, wait: str | None, signal_id: str | None) -> None:
+    def _send_unchecked(self, head: RunHead, message: Message) -> None:
         """Record a signal without the run's code, as the command line does; its wait checks the payload."""
-        if wait is not None and not any((w.signal, w.wait) == (name, wait) for w in head.head.waiting):
+        named = (message.name, message.wait)
+        if message.wait is not None and not any((w.signal, w.wait) == named for w in head.head.waiting):
             raise EventMismatchError(
-                f"run {head.run_id!r} does not wait for signal {name!r} with wait {wait!r}", run_id=head.run_id
+                f"run {head.run_id!r} does not wait for signal {message.name!r} with wait {message.wait!r}",
+                run_id=head.run_id,
             )
-        raw = payload(self.parts.codec, None, name, value)
-        done = self.driver.append_outside(head.run_id, signal_event(self.parts, name, raw, wait, signal_id))
+        done = self.driver.append_outside(head.run_id, message.event(self.parts, None), number=head.incarnation)
         self._refuse_closed(head.run_id, done)
+
+    def _open_head(self, run_id: str) -> RunHead:
+        """The head of an open run whose history this program can read."""
+        head = self._head(run_id)
+        if head.closed:
+            raise _closed(head)
+        newest_event(self.parts.store, head)
+        return head
 
     def send(self, run_id: str, event: e.EventBase) -> Outcome[Any]:
         """Record cancel, pause or unpause; a run that nobody drives is driven on in this thread."""
         parts = self.parts
-        head = self._head(run_id)
+        head = self._open_head(run_id)
         lease = None
         if known_workflow(parts.registry, head) is not None:
             lease = LeaseRequest(parts.owner, parts.ttl)
-        done = self.driver.append_outside(run_id, event, lease=lease)
+        done = self.driver.append_outside(run_id, event, number=head.incarnation, lease=lease)
         self._refuse_closed(run_id, done)
         self.sessions.notify(run_id, cancel=isinstance(event, e.Cancel))
         if isinstance(done, Conflict) or done.lease is None:
@@ -107,6 +115,7 @@ class Control(RestartAndRetry):
             run = self._head(run_id)
             if run.closed:
                 raise _closed(run)
+            newest_event(parts.store, run)
             if self._close(run, event, attempt_id):
                 break
         else:

@@ -8,18 +8,12 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from attrs import evolve
-from msgspec import Raw
 
-from . import commands as c
 from . import events as e
 from . import lifecycle as lc
-from .codec import Codec
 from .errors import (
-    CodecError,
     ConflictError,
     CorruptHistoryError,
-    EventMismatchError,
-    InvalidInputError,
     NotFoundError,
     RunBusyError,
     RunClosedError,
@@ -28,17 +22,17 @@ from .errors import (
     StoreUnavailableError,
     VersionMismatchError,
 )
-from .fibers import Pending
-from .inputs import encode_input
+from .inputs import encode_input, same_input
 from .loading import Loaded, Parts, blocked_by, load, make_head, read_history
 from .logs import held_back, let_out, logger
 from .machine import Machine
 from .outcomes import Outcome, RunFailed, Running
-from .reading import outcome_of_head
+from .reading import newest_event, outcome_of_head
 from .recorder import TRIES, Recorder, settle
 from .registry import Registry
 from .session import CODE_ERRORS, STATUS, Session
 from .sessions import Sessions
+from .signals import Message
 from .store import (
     AlreadyCommitted,
     Committed,
@@ -54,7 +48,7 @@ from .store import (
 from .wire import to_draft
 from .workflows import Workflow
 
-__all__ = ["Driver", "IfClosed", "IfOpen", "payload"]
+__all__ = ["Driver", "IfClosed", "IfOpen", "RestartAndRetry", "known_workflow"]
 
 IfOpen = Literal["join", "error", "restart"]
 IfClosed = Literal["return", "retry_failed", "error", "restart"]
@@ -155,7 +149,7 @@ class Driver:
             )
         if policy == "restart":
             return control.restart(head.run_id, start, drive=drive)
-        self._check_same_input(head, start)
+        self._check_same_input(head, workflow, start)
         outcome = outcome_of_head(self.parts.codec, self.parts.store, head, workflow)
         if head.closed:
             if policy == "retry_failed" and isinstance(outcome, RunFailed):
@@ -163,10 +157,9 @@ class Driver:
             return outcome
         return self.advance(head.run_id, join=True) if drive else outcome
 
-    def _check_same_input(self, head: RunHead, start: e.Start) -> None:
+    def _check_same_input(self, head: RunHead, workflow: Workflow[..., Any], start: e.Start) -> None:
         first = next(read_history(self.parts.store, head.run_id, incarnation=head.incarnation))
-        codec: Codec = self.parts.codec
-        if isinstance(first, e.Start) and codec.digest(bytes(first.input)) != codec.digest(bytes(start.input)):
+        if isinstance(first, e.Start) and not same_input(self.parts.codec, workflow, first.input, start.input):
             raise ConflictError(
                 f"run {head.run_id!r} is there already, with other input: recorded {_short(first.input)}, given "
                 f"{_short(start.input)}; use another run id",
@@ -202,6 +195,10 @@ class Driver:
     def advance(self, run_id: str, *, join: bool = False) -> Outcome[Any]:
         """Claim the run and drive it; `join`: a run that somebody else drives gives Running."""
         parts = self.parts
+        head = parts.store.head(run_id)
+        if head is not None and not head.closed and head.lease_until is None:
+            parts.registry.find(head.head.workflow, head.head.version)  # before anything is written
+            newest_event(parts.store, head)
         claimed = parts.store.claim(run_id, parts.owner, parts.ttl)
         if isinstance(claimed, Lease):
             return self.take(claimed)
@@ -231,6 +228,9 @@ class Driver:
                 raise
             except StepwellError as error:
                 logger.warning("run %r could not be driven: %s", leases[0].run_id, error)
+            except Exception as error:  # noqa: BLE001 - one run must not keep the others from being driven
+                logger.exception("run %r could not be driven", leases[0].run_id)
+                self._block(leases[0], StepwellError(f"{type(error).__name__}: {error}"))
         return outcomes
 
     def _block(self, lease: Lease, error: Any) -> None:
@@ -241,7 +241,7 @@ class Driver:
         workflow = known_workflow(parts.registry, head)
         blocked = blocked_by(error, workflow, parts.registry)
         now = e.micros(parts.now())
-        row = evolve(head.head, blocked=blocked, status="pending", due=now, updated=now)
+        row = evolve(head.head, blocked=blocked, updated=now)
         try:
             Recorder(parts.store, parts.environment.clock, lease, head.seq).give_up(row)
         except StepwellError as failed:
@@ -250,11 +250,12 @@ class Driver:
 
     # ---- resume
 
-    def resume(self, run_id: str, name: str, value: Any, wait: str | None, signal_id: str | None) -> Outcome[Any]:
+    def resume(self, run_id: str, message: Message) -> Outcome[Any]:
         """Record the signal that the run waits for, and drive it on in this thread."""
-        parts = self.parts
-        committed, run = self.send_checked(run_id, name, value, wait, signal_id, must_wait=True, drive=True)
-        parts.tell(lc.SignalSent(run_id, name))
+        committed, run = self.send_checked(run_id, message, must_wait=True, drive=True)
+        if committed is None:  # it was sent before, and counts once
+            return self.advance(run_id, join=True)
+        self.parts.tell(lc.SignalSent(run_id, message.name))
         if committed.lease is None or run is None:
             self.sessions.notify(run_id)
             until = None if committed.busy_until is None else e.from_micros(committed.busy_until)
@@ -262,20 +263,13 @@ class Driver:
         return self.drive(run, committed.lease)
 
     def send_checked(
-        self,
-        run_id: str,
-        name: str,
-        value: Any,
-        wait: str | None,
-        signal_id: str | None,
-        *,
-        must_wait: bool,
-        drive: bool,
-    ) -> tuple[Committed | AlreadyCommitted, Loaded | None]:
+        self, run_id: str, message: Message, *, must_wait: bool, drive: bool
+    ) -> tuple[Committed | AlreadyCommitted | None, Loaded | None]:
         """Check a signal against the folded run, then append it at exactly that position.
 
         Returns:
-            How the append ended, and the run with the signal taken in when its lease was granted.
+            How the append ended, None when a signal of that id is in the history already; and the run with the signal
+            taken in, when its lease was granted.
         """
         parts = self.parts
         for _ in range(TRIES):
@@ -285,10 +279,11 @@ class Driver:
                 if run.machine.closed:
                     status = STATUS[run.machine.status]
                     raise RunClosedError(f"run {run_id!r} is {status}", run_id=run_id, status=status)
-                pending = _waiting(run.machine, run_id, name, wait, must_wait)
-                event = signal_event(parts, name, payload(parts.codec, pending, name, value), wait, signal_id)
+                if run.machine.has_seen(message.id):
+                    return None, None
+                event = message.event(parts, message.waiting(run.machine, run_id, must_wait=must_wait))
                 lease = LeaseRequest(parts.owner, parts.ttl) if drive else None
-                done = self.append_outside(run_id, event, at=(run.incarnation, run.seq), lease=lease)
+                done = self.append_outside(run_id, event, number=run.incarnation, at=run.seq, lease=lease)
                 if isinstance(done, Conflict):
                     continue  # something came between: look again
                 if done.lease is None:
@@ -312,16 +307,18 @@ class Driver:
         run_id: str,
         event: e.EventBase,
         *,
-        at: tuple[int, int] | None = None,
+        number: int,
+        at: int | None = None,
         lease: LeaseRequest | None = None,
     ) -> Committed | AlreadyCommitted | Conflict:
-        """Append an event from outside; `at`: only at this incarnation and seq."""
+        """Append an event from outside, at the tail; `at`: only at this seq of incarnation `number`."""
         parts = self.parts
-        incarnation, seq = at if at is not None else (None, None)
-        attempt_id = f"signal-{parts.codec.digest(event.id)}" if isinstance(event, e.Resume) else uuid.uuid4().hex
+        attempt_id = uuid.uuid4().hex
+        if isinstance(event, e.Resume):  # an id counts once in a history: a reset begins another one
+            attempt_id = f"signal-{number}-{parts.codec.digest(event.id)}"
         draft, due = to_draft(event), e.micros(parts.now())
         append: Callable[[], Any] = lambda: parts.store.append(  # noqa: E731 - one attempt, repeated as it is
-            run_id, incarnation, seq, [draft], attempt_id=attempt_id, due=due, lease=lease
+            run_id, None if at is None else number, at, [draft], attempt_id=attempt_id, due=due, lease=lease
         )
         done = settle(append, parts.environment.clock)
         assert isinstance(done, (Committed, AlreadyCommitted, Conflict))
@@ -345,80 +342,6 @@ def known_workflow(registry: Registry, head: RunHead) -> Workflow[..., Any] | No
     if registry.knows(head.head.workflow, head.head.version):
         return registry.find(head.head.workflow, head.head.version)
     return None
-
-
-def signal_event(parts: Parts, name: str, raw: bytes, wait: str | None, signal_id: str | None) -> e.Resume:
-    """The event of a signal; one without an id gets one."""
-    if signal_id is not None and (not isinstance(signal_id, str) or not signal_id or len(signal_id) > 200):
-        raise InvalidInputError(f"a signal's id must be text of 1 to 200 characters, got {signal_id!r}")
-    return e.Resume(
-        event_name=name, value=Raw(raw), wait=wait, id=signal_id or uuid.uuid4().hex, timestamp=parts.stamp()
-    )
-
-
-def _waiting(machine: Machine, run_id: str, name: str, wait: str | None, must_wait: bool) -> Pending | None:
-    """The Suspend that a signal would answer.
-
-    Raises:
-        EventMismatchError: it names a wait that is over, or nobody waits and somebody must.
-    """
-    waits = machine.waits
-    for pending in waits:
-        if pending.command.label == name and (wait is None or pending.wait == wait):
-            return pending
-    if wait is None and not must_wait:
-        return None
-    now = ", ".join(f"{p.command.label!r} (wait {p.wait})" for p in waits) or "no signal"
-    asked = f"signal {name!r}" + (f" with wait {wait!r}" if wait is not None else "")
-    raise EventMismatchError(
-        f"run {run_id!r} does not wait for {asked}; it waits for {now}. "
-        "A signal that may come early is sent with engine.signal()",
-        run_id=run_id,
-    )
-
-
-def payload(codec: Codec, pending: Pending | None, name: str, value: Any) -> bytes:
-    """Encode a signal's payload, checked against the type of the wait that it answers.
-
-    The value may be of that type, or the plain JSON shapes that it decodes from (what a web form or the
-    command line has).
-
-    Raises:
-        InvalidInputError: it fits neither.
-    """
-    command = pending.command if pending is not None else None
-    into = command.into if isinstance(command, c.Suspend) else c.UNSET
-    if into is c.UNSET or into is Any:
-        try:
-            return codec.encode(value)
-        except CodecError as error:
-            if pending is not None:
-                raise InvalidInputError(f"signal {name!r}: {error.message}") from error
-            return _by_own_type(codec, name, value)
-    try:
-        return codec.encode(value, into)
-    except CodecError as unfit:
-        try:
-            raw = codec.encode(value)
-            codec.decode(raw, into)
-        except CodecError as error:
-            text = (
-                error.message if isinstance(value, (dict, list, str, int, float, bool, type(None))) else unfit.message
-            )
-            raise InvalidInputError(f"signal {name!r} does not fit {_type_name(into)}: {text}") from error
-        return raw
-
-
-def _by_own_type(codec: Codec, name: str, value: Any) -> bytes:
-    """An early signal: nobody waits yet, so the payload is recorded as what it is."""
-    try:
-        return codec.encode(value, type(value))
-    except CodecError as error:
-        raise InvalidInputError(f"signal {name!r}: {error.message}") from error
-
-
-def _type_name(into: Any) -> str:
-    return getattr(into, "__name__", None) or str(into)
 
 
 def _short(raw: Any) -> str:

@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, TypeVarTuple, get_args
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 from . import events as e
 from .checks import (
     checked_choice,
+    checked_filter,
+    checked_incarnation,
     checked_limit,
     checked_reason,
     checked_run_id,
-    checked_signal_name,
+    checked_signal,
     checked_tags,
+    checked_text,
 )
 from .codec import Codec
 from .commands import Flow, Signal
@@ -40,7 +43,8 @@ from .queries import Queries
 from .registry import Registry
 from .retry import NO_RETRY, RetryPolicy, as_seconds
 from .sessions import Sessions
-from .store import HeadFilter, Status, Store
+from .signals import Message
+from .store import Status, Store
 from .workflows import Workflow
 
 __all__ = ["Engine"]
@@ -206,7 +210,7 @@ class Engine:
         return self._driver.run_due(limit)
 
     def wait(self, run_id: str, timeout: timedelta | float | None = None) -> Outcome[Any]:
-        """Block until a run that somebody else drives is closed, parked or blocked, or `timeout` is over; its outcome."""
+        """Block until a run that somebody else drives is closed, parked or blocked, or until `timeout`; its outcome."""
         self._ready()
         seconds = None if timeout is None else as_seconds(timeout, "timeout")
         return self._queries.wait(checked_run_id(run_id), seconds)
@@ -240,7 +244,8 @@ class Engine:
             RunClosedError, NotFoundError: there is nothing to resume.
         """
         self._ready()
-        return self._driver.resume(checked_run_id(run_id), checked_signal_name(signal), value, wait, id)
+        message = Message.of(checked_signal(signal), value, wait, id)
+        return self._driver.resume(checked_run_id(run_id), message)
 
     def signal(
         self,
@@ -261,7 +266,7 @@ class Engine:
             EventMismatchError: `wait` names a wait that is over.
         """
         self._ready()
-        self._control.signal(checked_run_id(run_id), checked_signal_name(signal), value, wait, id)
+        self._control.signal(checked_run_id(run_id), Message.of(checked_signal(signal), value, wait, id))
 
     # ---- control
 
@@ -369,26 +374,19 @@ class Engine:
             after: the last run id of the page before.
         """
         self._ready()
-        checked_choice("status", status, (None, *get_args(Status)))
         checked_limit(limit, 10_000)
-        where = HeadFilter(
-            status=status,
-            workflow=workflow,
-            tag=(tag, None) if isinstance(tag, str) else tag,
-            waiting_for=None if waiting_for is None else checked_signal_name(waiting_for),
-            blocked=blocked,
-        )
-        return self._queries.runs(where, limit, after)
+        where = checked_filter(status, workflow, tag, waiting_for, blocked)
+        return self._queries.runs(where, limit, checked_text("after", after))
 
     def waiting(self, signal: Signal[Any] | str | None = None) -> list[WaitingFor]:
         """What open runs wait for, oldest first: who is to decide what, since when, and by which wait id."""
         self._ready()
-        return self._queries.waiting(None if signal is None else checked_signal_name(signal))
+        return self._queries.waiting(None if signal is None else checked_signal(signal).name)
 
     def history(self, run_id: str, *, incarnation: int | None = None) -> list[e.Event]:
         """The recorded events of a run, in order; of its current incarnation when None. NotFoundError."""
         self._ready()
-        return self._queries.history(checked_run_id(run_id), incarnation)
+        return self._queries.history(checked_run_id(run_id), checked_incarnation(incarnation))
 
     # ---- itself
 

@@ -10,6 +10,7 @@ from .errors import CodecError, Failure, StepFailed, StepwellError, type_names
 __all__ = ["failure_of"]
 
 _MAX_MESSAGE = 10_000
+_MAX_CODE = 200
 _OWN = __name__.partition(".")[0]
 
 
@@ -21,15 +22,15 @@ def failure_of(error: BaseException, *, attempts: int = 0) -> Failure:
             its own, so that `failed(CardDeclined)` catches it one level up.
         attempts: how often the step was tried; 0 when it is no step's failure.
     """
-    code = getattr(error, "code", None)
-    names = type_names(type(error))
+    code = _code(error)
+    names = tuple(map(_utf8, type_names(type(error))))
     if isinstance(error, StepFailed):
         names = (f"{_OWN}.errors.StepFailed", *error.failure.types)
         code = error.failure.code
     return Failure(
         types=tuple(dict.fromkeys(names)),
         message=_text(error),
-        code=str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) else None,
+        code=code,
         where=_where(error.__traceback__),
         attempts=attempts or (error.failure.attempts if isinstance(error, StepFailed) else 0),
     )
@@ -40,8 +41,22 @@ def _text(error: BaseException) -> str:
         text = error.message if isinstance(error, (StepwellError, CodecError)) else str(error)
     except Exception:
         text = f"<{type(error).__name__} whose text can't be made>"
-    text = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate can't be recorded
+    text = _utf8(text)
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."
+
+
+def _code(error: BaseException) -> str | None:
+    try:
+        code = getattr(error, "code", None)
+        text = str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) else None
+    except Exception:  # a property of the user's, or an int of thousands of digits, which has no text
+        return None
+    return None if text is None else _utf8(text)[:_MAX_CODE]
+
+
+def _utf8(text: str) -> str:
+    """The text, a lone surrogate as its escape: it can't be recorded as it is."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _where(traceback: TracebackType | None) -> str:
@@ -51,6 +66,6 @@ def _where(traceback: TracebackType | None) -> str:
         frame: Any = traceback.tb_frame
         module = str(frame.f_globals.get("__name__", "?"))
         if module.partition(".")[0] != _OWN:
-            found = f"{module}:{frame.f_code.co_qualname}:{traceback.tb_lineno}"
+            found = _utf8(f"{module}:{frame.f_code.co_qualname}:{traceback.tb_lineno}")
         traceback = traceback.tb_next
     return found

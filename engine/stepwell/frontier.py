@@ -34,7 +34,7 @@ def answer_to(pending: Pending, parts: Parts, now: datetime, flights: Landing) -
     if isinstance(command, c.Step):
         return _step(pending, stamp, flights)
     if isinstance(command, (c.Sleep, c.Suspend)):
-        return _timer(pending, parts, now)
+        return _timer(pending, now)
     entropy = parts.environment.entropy
     if isinstance(command, c.Now):
         return e.Now(at=at, value=stamp, timestamp=stamp)
@@ -65,7 +65,7 @@ def _step(pending: Pending, stamp: str, flights: Landing) -> e.EventBase | None:
     )
 
 
-def _timer(pending: Pending, parts: Parts, now: datetime) -> e.EventBase | None:
+def _timer(pending: Pending, now: datetime) -> e.EventBase | None:
     command = pending.command
     if pending.recorded:
         if pending.due is not None and e.parse_instant(pending.due) <= now:
@@ -75,7 +75,7 @@ def _timer(pending: Pending, parts: Parts, now: datetime) -> e.EventBase | None:
         due = command.until or now + timedelta(seconds=command.seconds or 0)
         return e.Sleep(at=pending.at, due=e.instant(due), timestamp=e.instant(now))
     if isinstance(command, c.Suspend) and command.timeout is not None:
-        return suspend_event(pending, parts, now)
+        return suspend_event(pending, now)
     return None
 
 
@@ -84,7 +84,7 @@ def default_of(pending: Pending) -> Any:
     return e.UNSET if pending.default is None else Raw(pending.default[0])
 
 
-def suspend_event(pending: Pending, parts: Parts, now: datetime) -> e.EventBase:
+def suspend_event(pending: Pending, now: datetime) -> e.EventBase:
     """The event that says that the run waits for a signal, with the instant of its time-out."""
     command: Any = pending.command
     return e.Suspend(

@@ -22,6 +22,7 @@ from .errors import (
     DivergenceError,
     InvalidInputError,
     NotFoundError,
+    SignalRejected,
 )
 from .inputs import inputs_digest
 from .machine import Machine
@@ -95,12 +96,11 @@ def plan_retry(
     before = _before(moved, cut)
     source = {"runId": run_id, "incarnation": _start(history).incarnation, "offset": cut}
     start = _restart(history[0], incarnation=incarnation, source=source, prefix=len(before))
-    decided = _answers(workflow, history, codec)
-    machine, retry = _marked(workflow, [start, *before], cut, decided, codec, run_id, stamp)
+    told = _folded(workflow, history, codec)
+    machine, retry = _marked(workflow, [start, *before], cut, told.patches, codec, run_id, stamp)
     try:
         kept: list[e.EventBase] = []
-        rejected = isinstance(moved[cut], e.Resume) and not _takes(machine, codec, moved[cut])
-        for event in moved[cut + rejected : -1]:
+        for event in moved[cut + _rejected(told.error, cut) : -1]:
             _say_yes(machine, kept, stamp)
             if _stays(machine, codec, event):
                 taken = msgspec.structs.replace(event, kept=True)
@@ -196,17 +196,35 @@ def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
     return kept
 
 
-def _answers(workflow: Workflow[..., Any], history: Sequence[e.EventBase], codec: Codec) -> dict[str, bool]:
-    """What the history made of each Patched: a run does not change its mind by being retried."""
+def _folded(workflow: Workflow[..., Any], history: Sequence[e.EventBase], codec: Codec) -> Machine:
+    """What the code at hand makes of the history: how it answered each Patched, and what the run failed of.
+
+    A run does not change its mind by being retried; only the close is dropped, so it decides nothing.
+    """
     machine = Machine(workflow, _start(history), codec=codec)
     try:
-        for event in history[1:-1]:  # the close is dropped, so it decides nothing
+        for event in history[1:-1]:
             machine.feed(event)
     except (DivergenceError, CodecError, InvalidInputError):
         pass  # the code was mended after the cut; what was asked before that counts
     finally:
         machine.close()
-    return machine.patches
+    return machine
+
+
+def _rejected(error: BaseException | None, cut: int) -> bool:
+    """Whether the event at the cut is a signal that did not fit, and still does not: it would be refused for ever."""
+    seen: set[int] = set()
+    stack = [error]
+    while stack:
+        error = stack.pop()
+        if error is None or id(error) in seen:
+            continue
+        if isinstance(error, SignalRejected) and error.seq == cut:
+            return True
+        seen.add(id(error))
+        stack += [error.__cause__, error.__context__]
+    return False
 
 
 def _say_yes(machine: Machine, kept: list[e.EventBase], stamp: str) -> None:
@@ -215,18 +233,6 @@ def _say_yes(machine: Machine, kept: list[e.EventBase], stamp: str) -> None:
         patch = e.Patch(change_id=machine.asking, timestamp=stamp, kept=True)
         machine.feed(patch)
         kept.append(patch)
-
-
-def _takes(machine: Machine, codec: Codec, event: Any) -> bool:
-    """Whether a payload that was the failure itself, because it did not fit, fits the code at hand."""
-    for pending in machine.waits:
-        if pending.command.label == event.event_name and isinstance(pending.command, c.Suspend):
-            try:
-                codec.decode(event.value, pending.command.into)
-            except CodecError:
-                return False
-            return True
-    return False
 
 
 def _stays(machine: Machine, codec: Codec, event: e.EventBase) -> bool:

@@ -12,7 +12,7 @@ from .errors import CodecError, InvalidInputError
 from .wire import split_list
 from .workflows import Workflow
 
-__all__ = ["decode_input", "encode_input", "inputs_digest"]
+__all__ = ["decode_input", "encode_input", "inputs_digest", "same_input"]
 
 
 def encode_input(codec: Codec, workflow: Workflow[..., Any], args: tuple[Any, ...]) -> Raw:
@@ -62,3 +62,14 @@ def inputs_digest(codec: Codec, step: Step[Any]) -> str | None:
         return codec.digest([list(step.args), step.kwargs] if step.kwargs else list(step.args))
     except CodecError:
         return None
+
+
+def same_input(codec: Codec, workflow: Workflow[..., Any], one: Raw, other: Raw) -> bool:
+    """Whether two recorded inputs come to the same arguments: 1 and 1.0 do, where a float is asked for."""
+    if codec.digest(bytes(one)) == codec.digest(bytes(other)):
+        return True
+    try:
+        inputs = [encode_input(codec, workflow, tuple(decode_input(codec, workflow, raw))) for raw in (one, other)]
+    except (CodecError, InvalidInputError):
+        return False
+    return codec.digest(bytes(inputs[0])) == codec.digest(bytes(inputs[1]))

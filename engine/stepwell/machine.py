@@ -55,7 +55,6 @@ from .errors import (
     InvalidYieldError,
     SignalRejected,
     StepFailed,
-    Thrown,
     TimedOut,
 )
 from .fibers import Fiber, Pending, Verdict
@@ -142,6 +141,10 @@ class Machine:
         """The Suspends of the frontier, oldest first."""
         return [p for p in self.pending.values() if isinstance(p.command, c.Suspend)]
 
+    def has_seen(self, signal_id: str) -> bool:
+        """Whether a signal of that id is in the history."""
+        return signal_id in self._signals_seen
+
     def feed(self, event: e.EventBase) -> None:
         """Take in the next event of the history.
 
@@ -156,23 +159,8 @@ class Machine:
         self.seq += 1
 
     def cut(self) -> int | None:
-        """Where a retry cuts the history of a failed run; None means: only the closing event is dropped.
-
-        Of what left the root, its causes, contexts and the failures of its groups, the earliest failed outcome.
-        """
-        found: int | None = None
-        stack: list[BaseException | None] = [self.error]
-        seen: set[int] = set()
-        while stack:
-            error = stack.pop()
-            if error is None or id(error) in seen:
-                continue
-            seen.add(id(error))
-            seq = error.seq if isinstance(error, Thrown) else self._fibers.origins.get(id(error), (error, -1))[1]
-            if seq >= 0 and (found is None or seq < found):
-                found = seq
-            stack += [error.__cause__, error.__context__, *self._fibers.notes.get(id(error), (error, ()))[1]]
-        return found
+        """Where a retry cuts the history of a failed run; None means: only the closing event is dropped."""
+        return self._fibers.cut(self.error)
 
     def close(self) -> None:
         """Close the generators, innermost first; commands that they yield meanwhile are never performed."""

@@ -12,7 +12,7 @@ from .driving import known_workflow
 from .errors import NotFoundError
 from .loading import Parts, load, read_history
 from .outcomes import Outcome, RunRecord, WaitingFor
-from .reading import closing_event, outcome_of_head, record_of, waits_of_head
+from .reading import newest_event, outcome_of_head, record_of, waits_of_head
 from .session import POLL
 from .store import HeadFilter, RunHead
 
@@ -48,7 +48,7 @@ class Queries:
         if isinstance(start, e.Start):
             record = evolve(record, input=codec.decode(start.input))
         if head.closed:
-            last = closing_event(self.parts.store, head)
+            last = newest_event(self.parts.store, head)
             if isinstance(last, e.Complete):
                 record = evolve(record, result=codec.decode(last.result))
             elif isinstance(last, e.Error):
@@ -77,7 +77,7 @@ class Queries:
         """What SetState left: of a closed run as it was recorded, of an open one as its history makes it."""
         head, codec = self.head(run_id), self.parts.codec
         if head.closed:
-            state: Any = getattr(closing_event(self.parts.store, head), "state", e.UNSET)
+            state: Any = getattr(newest_event(self.parts.store, head), "state", e.UNSET)
             found: dict[str, Any] = codec.decode(state) if state is not e.UNSET else {}
             return found
         run = load(self.parts, run_id)

@@ -24,7 +24,7 @@ from .store import RunHead, Status, Store
 from .wire import read_event
 from .workflows import Workflow
 
-__all__ = ["closing_event", "outcome_of", "outcome_of_head", "record_of", "status_of", "waits_of_head"]
+__all__ = ["newest_event", "outcome_of", "outcome_of_head", "record_of", "status_of", "waits_of_head"]
 
 
 def outcome_of(codec: Codec, run_id: str, workflow: Workflow[..., Any] | None, last: e.EventBase) -> Outcome[Any]:
@@ -39,8 +39,13 @@ def outcome_of(codec: Codec, run_id: str, workflow: Workflow[..., Any] | None, l
     raise CorruptHistoryError(f"run {run_id!r} is closed, and its history ends with a {last.kind!r} event")
 
 
-def closing_event(store: Store, run: RunHead) -> e.EventBase:
-    """The last event of a closed run."""
+def newest_event(store: Store, run: RunHead) -> e.EventBase:
+    """The last event of a run.
+
+    Raises:
+        NewerFormatError: a newer stepwell has written to the run; nobody else may.
+        CorruptHistoryError: it is damaged.
+    """
     place = f"run {run.run_id!r}, event {run.seq - 1}"
     tail = store.read(run.run_id, run.seq - 1, incarnation=run.incarnation)
     if tail is None or not tail.records:
@@ -51,7 +56,7 @@ def closing_event(store: Store, run: RunHead) -> e.EventBase:
 def outcome_of_head(codec: Codec, store: Store, run: RunHead, workflow: Workflow[..., Any] | None) -> Outcome[Any]:
     """How a run stands, by its head, without folding its history."""
     if run.closed:
-        return outcome_of(codec, run.run_id, workflow, closing_event(store, run))
+        return outcome_of(codec, run.run_id, workflow, newest_event(store, run))
     head = run.head
     if run.lease_until is not None:
         return Running(run.run_id, e.from_micros(run.lease_until))

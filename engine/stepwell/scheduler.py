@@ -133,6 +133,25 @@ class Scheduler:
         """The error for something that a workflow may not do, with its own line."""
         return InvalidYieldError(f"workflow {self.name!r}, {_line(fiber)}: {why}")
 
+    def cut(self, left: BaseException | None) -> int | None:
+        """Offset of the earliest failed outcome behind what left the root; None when there is none.
+
+        Looked for in the error itself, its causes and contexts, and the failures of its groups.
+        """
+        found: int | None = None
+        stack: list[BaseException | None] = [left]
+        seen: set[int] = set()
+        while stack:
+            error = stack.pop()
+            if error is None or id(error) in seen:
+                continue
+            seen.add(id(error))
+            seq = error.seq if isinstance(error, Thrown) else self.origins.get(id(error), (error, -1))[1]
+            if seq >= 0 and (found is None or seq < found):
+                found = seq
+            stack += [error.__cause__, error.__context__, *self.notes.get(id(error), (error, ()))[1]]
+        return found
+
     # ---- running
 
     def _advance(self, fiber: Fiber, answer: Verdict) -> None:

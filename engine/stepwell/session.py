@@ -268,7 +268,7 @@ class Session:
         machine, parts, run_id = self.machine, self.parts, self.run.run_id
         waits: list[e.EventBase] = []
         if not machine.paused:
-            waits = [suspend_event(p, parts, parts.now()) for p in machine.waits if not p.recorded]
+            waits = [suspend_event(p, parts.now()) for p in machine.waits if not p.recorded]
         due = None if machine.paused else min(self._dues(), default=None)
         status = "paused" if machine.paused else "suspended"
         head = make_head(parts, self.run.start, status, machine=machine, due=due)  # type: ignore[arg-type]

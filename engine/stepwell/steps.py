@@ -64,11 +64,11 @@ def _options(
     return StepOptions(name, retry, seconds, at_most_once, into)
 
 
-def _check_step_name(name: object) -> None:
+def _check_step_name(name: object, remedy: str = "") -> None:
     if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
-        raise InvalidInputError(f"a step's name must be printable text of 1 to 200 characters, got {name!r}")
+        raise InvalidInputError(f"a step's name must be printable text of 1 to 200 characters, got {name!r}{remedy}")
     if "#" in name:
-        raise InvalidInputError(f"a step's name can't hold '#', which numbers repeats; got {name!r}")
+        raise InvalidInputError(f"a step's name can't hold '#', which numbers repeats; got {name!r}{remedy}")
 
 
 _STEP_DEFAULTS = "__stepwell_step__"
@@ -121,8 +121,8 @@ class Step(Command[T_co]):
     same call. Determinism: performs, recorded as `step`.
 
     Raises:
-        InvalidInputError: `fn` is not callable, is a generator function (use a plain function, or run the generator in
-            the workflow with `yield from`), or has no name and none was given.
+        InvalidInputError: `fn` is not callable, is a generator function or a workflow (use a plain function, or run the
+            generator in the workflow with `yield from`), or its own name can't be one in a history.
     """
 
     fn: Callable[..., Any]
@@ -141,12 +141,15 @@ class Step(Command[T_co]):
             raise InvalidInputError(
                 f"Step needs a function and its arguments, got {fn!r}; write Step(f, x), not Step(f(x))"
             )
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        inner = _behind(fn)
+        if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (inner, type(inner).__call__)):
             raise InvalidInputError(
-                f"Step can't call the generator function {_name(fn)!r}: its body would not run. "
+                f"Step can't call the generator function {_name(inner)!r}: its body would not run. "
                 "Use `yield from` to run a workflow in this one, or a plain function as the step"
             )
         defaults = getattr(fn, _STEP_DEFAULTS, None) or StepOptions()
+        if defaults.name is None:
+            _check_step_name(_name(fn), "; say another with @step(name=...)")
         self.__attrs_init__(fn, args, kwargs, defaults)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __hash__(self) -> int:
@@ -209,6 +212,22 @@ class Step(Command[T_co]):
         copy: Step[Any] = object.__new__(Step)
         copy.__attrs_init__(self.fn, self.args, self.kwargs, merged)  # pyright: ignore[reportAttributeAccessIssue]
         return copy
+
+
+def _behind(fn: Callable[..., Any]) -> Any:
+    """What a partial, or an object around a function such as a workflow, calls in the end.
+
+    A plain function is taken as it is: a decorator may well collect what a generator function gives.
+    """
+    while isinstance(fn, partial):
+        fn = fn.func
+    if inspect.isfunction(fn) or inspect.ismethod(fn):
+        return fn
+    try:
+        inner = inspect.unwrap(fn)
+    except ValueError:  # an object that has every attribute, this one too
+        return fn
+    return inner if callable(inner) else fn
 
 
 def _name(fn: Callable[..., Any]) -> str:

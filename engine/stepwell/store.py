@@ -278,9 +278,9 @@ CreateOutcome: TypeAlias = Created | Exists | NotApplied | Unknown
 class HeadFilter:
     """Which heads to list; None means any. `tag` is (name, value), value None means any value.
 
-    A run under a live lease is being driven, and what was written of it when it was last parked may be over. So `status`
-    "running" means every open run under a live lease, whatever status its head holds, and any other status leaves those
-    out; so does `waiting_for`, whose wait may be answered already.
+    A run under a live lease is being driven, and what its head said when it was parked may be over. So `status`
+    "running" means every open run under a live lease, whatever status its head holds; any other status leaves those
+    out, and so does `waiting_for`, since the wait may be answered already.
     """
 
     status: Status | None = None

@@ -6,10 +6,10 @@ import collections
 import dataclasses
 import enum
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
 
 import attrs
 import pytest
@@ -17,6 +17,8 @@ import pytest
 from stepwell.codec import Codec
 from stepwell.commands import UNSET
 from stepwell.errors import CodecError
+
+T = TypeVar("T")
 
 
 class Plain:
@@ -79,6 +81,38 @@ class Partial:
 @attrs.define(eq=False)
 class Unequal:
     x: int
+
+
+@dataclasses.dataclass
+class Open:
+    x: int
+
+    @cached_property
+    def double(self) -> int:
+        return 2 * self.x
+
+
+@attrs.frozen(slots=False, cache_hash=True)
+class Closed:
+    x: int
+
+    @cached_property
+    def double(self) -> int:
+        return 2 * self.x
+
+
+@dataclasses.dataclass
+class Derives:
+    x: int
+
+    def __post_init__(self) -> None:
+        self.double = 2 * self.x
+        self.lock = object()
+
+
+@dataclasses.dataclass
+class Box(Generic[T]):
+    x: T
 
 
 def refusal(value: Any, annotation: Any = UNSET, codec: Codec | None = None) -> CodecError:
@@ -178,6 +212,9 @@ def test_the_class_itself_is_named_as_the_remedy() -> None:
         (collections.Counter("ab"), dict[str, int], "$", "subclass of dict"),
         (True, list[int], "$", "expected a list"),
         (Decimal("NaN"), Decimal, "$", "NaN and infinity"),
+        (datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None, fold=1), datetime, "$", "fold=1 without a time zone"),
+        ({time(1, fold=1): 1}, dict[time, int], "$['01:00:00']", "fold=1 without a time zone"),
+        (Node(next=[time(1, fold=1)]), Node, "$.next[0]", "fold=1 without a time zone"),
         ([Decimal("Infinity")], list[Decimal], "$[0]", "NaN and infinity"),
         (Derived(), Base, "$", "a Derived comes back as a Base"),
         ([Derived()], list[Base], "$[0]", "a Derived comes back as a Base"),
@@ -215,6 +252,38 @@ def test_fields_that_are_no_arguments_must_follow_from_those_that_are() -> None:
     part = Partial(1)
     part.z = 7
     assert "$.z" == refusal(part, Partial).path
+
+
+@pytest.mark.parametrize("value", [Open(1), Closed(1), Derives(1), Box(1)])
+def test_an_attribute_that_is_no_field_is_refused(value: Any) -> None:
+    """It would vanish, since only fields are written."""
+    object.__setattr__(value, "extra", 3)
+    for annotation, there, path in ((type(value), value, "$.extra"), (list[type(value)], [value], "$[0].extra")):  # type: ignore[misc]
+        error = refusal(there, annotation)
+        assert path == error.path
+        assert f"is no field of {type(value).__name__} and would be lost" in error.message
+
+
+@pytest.mark.parametrize("value", [Open(1), Closed(1)])
+def test_what_a_cached_property_keeps_may_be_dropped(value: Any) -> None:
+    assert 2 == value.double
+    if isinstance(value, Closed):
+        hash(value)
+    assert b'{"x":1}' == Codec().encode(value, type(value))
+
+
+def test_an_attribute_that_the_class_makes_again_must_be_the_same() -> None:
+    """What has no equality, such as a lock, passes."""
+    value = Derives(1)
+    assert b'{"x":1}' == Codec().encode(value, Derives)
+    value.double = 3
+    error = refusal(value, Derives)
+    assert "$.double" == error.path
+    assert "comes back different" in error.message
+
+
+def test_what_typing_keeps_in_a_generic_object_is_no_loss() -> None:
+    assert b'{"x":1}' == Codec().encode(Box[int](1), Box[int])
 
 
 def test_a_class_without_equality_is_compared_by_its_fields() -> None:

@@ -98,3 +98,15 @@ def test_they_are_equal_when_value_and_topic_are() -> None:
 def test_a_topic_is_text() -> None:
     with pytest.raises(InvalidInputError, match="topic must be text or None, got 3"):
         Emit(1, topic=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("told", "topic"), [("topic holds a lone surrogate", "a\ud800"), ("topic can have 10,000 characters", "x" * 10_001)]
+)
+def test_a_topic_that_can_not_be_recorded_is_refused_where_it_is_made(told: str, topic: str) -> None:
+    with pytest.raises(InvalidInputError, match=told):
+        Emit(1, topic=topic)
+
+
+def test_a_topic_may_hold_lines() -> None:
+    assert "a\nb" == Emit(1, topic="a\nb").topic

@@ -346,3 +346,13 @@ def test_races_are_equal_when_branches_and_names_are() -> None:
     assert Race(a=Now()) != Race(b=Now())
     others: list[Any] = [Race(a=Now()), All(Now()), Now()]
     assert Race(Now()) not in others
+
+
+@pytest.mark.parametrize("name", ["self", "branches", "named"])
+def test_a_branch_may_have_any_name(name: str) -> None:
+    @workflow
+    def named() -> Flow[Any]:
+        return (yield Race(**{name: task("a")}))
+
+    assert (name,) == Race(**{name: Now()}).names
+    assert (name, 1) == tuple(replay(named, history=[returned(1)]).result)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepwell import All, CodecError, Flow, SetState, workflow
+from stepwell import All, CodecError, Flow, InvalidInputError, SetState, workflow
 from stepwell.testing import cancel, replay, returned
 
 from ..unit.tools import check_replay, frontier, task
@@ -107,6 +107,26 @@ def test_they_are_equal_when_their_values_are() -> None:
     assert SetState(a=1) != SetState(b=1)
 
 
-@pytest.mark.parametrize("name", ["values", "self_", "done"])
+@pytest.mark.parametrize("name", ["values", "self", "done", "two\nlines"])
 def test_any_name_will_do(name: str) -> None:
     assert {name: 1} == SetState(**{name: 1}).values
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("a name that SetState sets holds a lone surrogate", "a\ud800"),
+        ("a name that SetState sets can have 10,000 characters at most", "x" * 10_001),
+    ],
+)
+def test_a_name_that_can_not_be_recorded_is_refused_where_it_is_made(told: str, name: str) -> None:
+    with pytest.raises(InvalidInputError, match=told):
+        SetState(**{name: 1})
+
+
+def test_a_value_may_be_called_self() -> None:
+    @workflow
+    def named() -> Flow[None]:
+        yield SetState(self=1)
+
+    assert {"self": 1} == replay(named).state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial, wraps
 from typing import Any
 
 import pytest
@@ -404,3 +404,96 @@ def test_a_failed_step_that_is_not_caught_fails_the_run() -> None:
 def test_wrong_arguments_are_found_when_they_are_bound_by_the_function() -> None:
     """A command is data: what the function makes of its arguments is the outcome of the step."""
     assert (1, 2, 3) == Step(pair, 1, 2, 3).args  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("1 to 200 characters, got 'a\\nb'", "a\nb"),
+        ("1 to 200 characters, got 'a\\ud800'", "a\ud800"),
+        ("1 to 200 characters, got", "x" * 201),
+        ("can't hold '#'", "a#2"),
+    ],
+)
+def test_a_function_whose_own_name_can_not_be_recorded_needs_another(told: str, name: str) -> None:
+    def work() -> None: ...
+
+    work.__name__ = name
+    with pytest.raises(InvalidInputError) as caught:
+        Step(work)
+    assert told in str(caught.value)
+    assert "say another with @step(name=...)" in str(caught.value)
+    assert "work" == Step(step(name="work")(work)).name
+
+
+@workflow
+def inner(x: int) -> Flow[int]:
+    yield task("inner")
+    return x
+
+
+class Streams:
+    """A callable whose body is a generator's."""
+
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+    def method(self) -> Iterator[int]:
+        yield 1
+
+
+@pytest.mark.parametrize(
+    ("name", "fn"),
+    [
+        ("inner", inner),
+        ("inner", partial(inner, 1)),
+        ("inner", cache(inner.fn)),
+        ("method", Streams().method),
+        ("method", partial(partial(Streams.method), Streams())),
+        ("Streams", Streams()),
+        ("Streams", partial(Streams())),
+    ],
+)
+def test_what_gives_a_generator_is_refused_where_it_is_made(name: str, fn: Callable[..., Any]) -> None:
+    """Its body would never run: a workflow in a workflow is called with `yield from`."""
+    with pytest.raises(InvalidInputError, match=f"can't call the generator function '{name}'.*`yield from`"):
+        Step(fn)
+
+
+def test_a_plain_function_that_collects_what_a_generator_gives_is_a_step() -> None:
+    """A decorator leaves the generator function behind it in `__wrapped__`."""
+
+    def listed(fn: Callable[..., Iterator[int]]) -> Callable[..., list[int]]:
+        @wraps(fn)
+        def collect(*args: Any) -> list[int]:
+            return list(fn(*args))
+
+        return collect
+
+    @listed
+    def numbers(n: int) -> Iterator[int]:
+        yield from range(n)
+
+    found = Step(numbers, 2)
+    assert ("numbers", [0, 1]) == (found.name, found.fn(*found.args))
+
+
+def test_an_object_that_has_every_attribute_is_told_by_its_class() -> None:
+    class Proxy:
+        def __getattr__(self, name: str) -> Any:
+            if name in ("__name__", "__stepwell_step__"):
+                raise AttributeError(name)
+            return Proxy()
+
+        def __call__(self) -> int:
+            return 1
+
+    assert "Proxy" == Step(Proxy()).name
+
+
+@pytest.mark.parametrize("name", ["self", "fn", "args", "kwargs", "given"])
+def test_an_argument_may_have_any_name(name: str) -> None:
+    def work(**named: int) -> None: ...
+
+    assert {name: 1} == Step(work, **{name: 1}).kwargs
+    assert {name: 1} == Step(work, **{name: 1}).options(name="other").kwargs

@@ -331,7 +331,9 @@ def test_what_is_given_can_be_read_from_the_command() -> None:
         ("got ''", "", {}),
         ("got 'a\\nb'", "a\nb", {}),
         ("1 to 200 characters", "x" * 201, {}),
-        ("reason must be text, got 3", "go", {"reason": 3}),
+        ("reason must be text or None, got 3", "go", {"reason": 3}),
+        ("Suspend's reason holds a lone surrogate", "go", {"reason": "a\ud800"}),
+        ("Suspend's reason can have 10,000 characters at most, got 10,001", "go", {"reason": "x" * 10_001}),
         ("give a timeout too", "go", {"default": 3}),
         ("got 'soon'", "go", {"timeout": "soon"}),
         ("got -1", "go", {"timeout": -1}),
@@ -347,3 +349,8 @@ def test_signals_are_values() -> None:
     assert Signal("review", Verdict) == review
     assert Signal("review") != review
     assert Signal("review").type is Any
+
+
+@pytest.mark.parametrize("reason", [None, "", "two\nlines", "x" * 10_000, "\N{SNOWMAN}"])
+def test_any_text_that_can_be_recorded_is_a_reason(reason: str | None) -> None:
+    assert reason == Suspend("go", reason=reason).reason

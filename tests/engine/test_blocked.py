@@ -37,17 +37,18 @@ def ask(name: str) -> Flow[str]:
     return name + (yield from Suspend("answer", into=str))
 
 
-def test_a_run_whose_workflow_is_unknown_is_refused_and_marked(bench: Any) -> None:
+def test_a_run_whose_workflow_is_unknown_is_refused_and_left_as_it_was(bench: Any) -> None:
     bench.engine().submit(buy, 1, run_id="r")
     ignorant = bench.engine(ask)
     with pytest.raises(NotFoundError, match=r"knows no workflow 'buy' \(it knows: ask\)"):
         ignorant.advance("r")
-    assert "NOT_FOUND" == ignorant.get("r").blocked.code
+    assert ("pending", None, 0) == (ignorant.get("r").status, ignorant.get("r").blocked, ignorant.get("r").sessions)
     assert [] == ignorant.run_due()
+    assert "NOT_FOUND" == ignorant.get("r").blocked.code
     assert [RunCompleted("r", 3)] == bench.engine(buy).run_due()
 
 
-def test_a_run_of_another_version_is_refused_and_marked(bench: Any) -> None:
+def test_a_run_of_another_version_is_refused_and_left_as_it_was(bench: Any) -> None:
     @workflow(name="buy", version="2")
     def newer(count: int) -> Flow[int]:
         return (yield from Step(price, count))
@@ -56,6 +57,8 @@ def test_a_run_of_another_version_is_refused_and_marked(bench: Any) -> None:
     engine = bench.engine(newer)
     with pytest.raises(VersionMismatchError, match="the run is on version '1', and this engine has 2"):
         engine.advance("r")
+    assert engine.get("r").blocked is None
+    assert [] == engine.run_due()
     assert "VERSION_MISMATCH" == engine.get("r").blocked.code
     assert [RunCompleted("r", 3)] == bench.engine(newer, buy).run_due()
 

@@ -107,7 +107,7 @@ def test_wait_does_not_wait_for_a_blocked_run(bench: Any) -> None:
     engine = bench.engine(new)
     with pytest.raises(DivergenceError):
         engine.advance("r")
-    assert Running("r") == engine.wait("r")
+    assert RunSuspended("r", ("go",)) == engine.wait("r")
 
 
 @pytest.mark.parametrize("clock", [None, HandClock()])

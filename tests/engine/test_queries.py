@@ -130,6 +130,22 @@ def test_runs_are_found_by_what_they_are(bench: Any) -> None:
         ({"limit": 10_001}, "limit must be"),
         ({"limit": "9"}, "limit must be"),
         ({"waiting_for": ""}, "signal's name"),
+        ({"waiting_for": 5}, "signal's name"),
+        ({"tag": ("a", "b", "c")}, "tag must be a name, or a tuple of name and value, got .'a', 'b', 'c'."),
+        ({"tag": ()}, "tag must be a name, or a tuple"),
+        ({"tag": ["a", "b"]}, "tag must be a name, or a tuple"),
+        ({"tag": 5}, "tag must be a name, or a tuple of name and value, got 5"),
+        ({"tag": (None, "b")}, "tag must be a name, or a tuple"),
+        ({"tag": ("a", 5)}, "the value of tag must be text or None, got 5"),
+        ({"tag": "\ud800"}, "tag holds a lone surrogate"),
+        ({"tag": ("a", "\ud800")}, "the value of tag holds a lone surrogate"),
+        ({"workflow": 5}, "workflow must be text or None, got 5"),
+        ({"workflow": order}, "workflow must be text or None, got <workflow order"),
+        ({"workflow": "\ud800"}, "workflow holds a lone surrogate"),
+        ({"blocked": "x"}, "blocked must be True, False or None, got 'x'"),
+        ({"blocked": 1}, "blocked must be"),
+        ({"after": 5}, "after must be text or None, got 5"),
+        ({"after": "\ud800"}, "after holds a lone surrogate"),
     ],
 )
 def test_a_wrong_filter_is_refused(memory: Any, options: dict[str, Any], text: str) -> None:
@@ -145,6 +161,22 @@ def test_a_history_is_read_by_incarnation(bench: Any) -> None:
     assert ["start", "suspend"] == kinds(engine) == kinds(engine, incarnation=1)
     with pytest.raises(NotFoundError):
         engine.history("r", incarnation=2)
+
+
+@pytest.mark.parametrize("wrong", ["x", 1.0, True, -1])
+def test_an_incarnation_is_a_number(memory: Any, wrong: Any) -> None:
+    engine = memory.engine()
+    engine.start(order, "tea", run_id="r")
+    with pytest.raises(InvalidInputError, match="incarnation must be a whole number of 0 or more, or None, got"):
+        engine.history("r", incarnation=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["x", -1, float("nan"), True])
+def test_a_timeout_is_a_duration(memory: Any, wrong: Any) -> None:
+    engine = memory.engine()
+    engine.start(order, "tea", run_id="r")
+    with pytest.raises(InvalidInputError, match="timeout must be"):
+        engine.wait("r", timeout=wrong)
 
 
 def test_what_is_shown_to_the_person_who_is_asked_is_in_the_history(bench: Any) -> None:

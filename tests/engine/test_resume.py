@@ -220,7 +220,7 @@ def test_the_same_id_counts_once(bench: Any, call: str) -> None:
 def test_a_signal_id_is_text(memory: Any, signal_id: Any) -> None:
     engine = memory.engine()
     engine.start(two, run_id="r")
-    with pytest.raises(InvalidInputError, match="a signal's id must be text of 1 to 200 characters"):
+    with pytest.raises(InvalidInputError, match="a signal's id must be printable text of 1 to 200 characters"):
         engine.signal("r", "review", "yes", id=signal_id)
 
 

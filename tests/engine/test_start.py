@@ -202,6 +202,12 @@ def test_calls_for_a_run_that_is_not_there_say_so(bench: Any) -> None:
     [
         ({"tags": {"a": 1}}, "tags must be a mapping of text to text"),
         ({"tags": ["a"]}, "tags must be"),
+        ({"tags": {"": "a"}}, "tags must be"),
+        ({"tags": {"a\n": "b"}}, "a tag's name must be printable text of 1 to 200 characters"),
+        ({"tags": {"\ud800": "b"}}, "a tag's name must be printable"),
+        ({"tags": {"x" * 201: "b"}}, "a tag's name must be printable"),
+        ({"tags": {"a": "\ud800"}}, "the value of tag 'a' holds a lone surrogate"),
+        ({"tags": {"a": "x" * 10_001}}, "the value of tag 'a' can have 10,000 characters at most, got 10,001"),
         ({"if_open": "go"}, "if_open must be .*join.*, got 'go'"),
         ({"if_closed": None}, "if_closed must be .*retry_failed.*, got None"),
     ],

@@ -268,3 +268,14 @@ def test_arguments_by_keyword_reach_the_step(bench: Any) -> None:
         return (yield from Step(join, "a", b="b", sep="-"))
 
     assert "a-b" == bench.engine().start(joins, run_id="r").unwrap()
+
+
+def test_an_argument_that_is_called_self_reaches_the_step(memory: Any) -> None:
+    def told(**named: str) -> dict[str, str]:
+        return named
+
+    @workflow
+    def names() -> Flow[dict[str, str]]:
+        return (yield from Step(told, self="a", fn="b"))
+
+    assert {"self": "a", "fn": "b"} == memory.engine().start(names, run_id="r").unwrap()

@@ -58,6 +58,7 @@ FLOORS = {
     "engine": 4,
     "opening": 4,
     "sessions": 4,
+    "signals": 4,
     "registry": 4,
     "recorder": 4,
     "reading": 4,

@@ -1,10 +1,11 @@
 """Long random schedules against the real engine: every interleaving that one process can meet, by seed.
 
-One seed is one schedule: a random workflow tree, run by the engine on virtual time, while the harness completes steps in any
-order, lets outside events land between any two appends of the owner, crashes it before or after any append, gives lost
-and unknown replies, and lets a second owner take over a lease that has lapsed. It checks what must always hold:
+One seed is one schedule: a random workflow tree, run by the engine on virtual time, while the harness completes steps
+in any order, lets outside events land between any two appends of the owner, crashes it before or after any append,
+gives lost and unknown replies, and lets a second owner take over a lease that has lapsed. It checks what must always hold:
 
-* live == replay: whenever the owner waits, its machine equals the fold of what is on disk; every prefix folds the same twice;
+* live == replay: whenever the owner waits, its machine equals the fold of what is on disk; every prefix folds
+  the same twice;
 * a recorded step never runs again; an outcome is recorded once;
 * what an effect brought is never lost while its owner lives, also on cancel (losers of a Race excepted);
 * fences never fall; once faults stop, every run ends.
@@ -29,7 +30,7 @@ if __name__ == "__main__":  # run as a script from a bare checkout
     sys.path[:0] = [str(ROOT / "engine"), str(ROOT / "stores"), str(ROOT)]
 
 import msgspec
-from stepwell_stores.memory import MemoryStore
+from tests.property.trees import SIGNALS, wander
 
 from stepwell import Engine, EventMismatchError, LeaseLostError, RunClosedError, StoreError
 from stepwell import events as e
@@ -42,7 +43,7 @@ from stepwell.performers import idempotency_key
 from stepwell.store import Conflict, NotApplied, Unknown
 from stepwell.testing import SeededEntropy, VirtualClock
 from stepwell.wire import read_event, to_draft
-from tests.property.trees import SIGNALS, wander
+from stepwell_stores.memory import MemoryStore
 
 RUN = "run"
 TTL = 30.0
@@ -405,7 +406,8 @@ def fold(codec: Codec, history: list[Any], trace: list[Any] | None = None) -> Ma
 
 def signature(machine: Machine) -> tuple[Any, ...]:
     """Everything that can be told of a machine."""
-    frame = machine._fibers.root.gen.gi_frame
+    root: Any = machine._fibers.root.gen
+    frame = root.gi_frame
     log = repr(frame.f_locals.get("log")) if frame is not None else ""
     pending = tuple(
         (p.at, describe(p.command), p.step_id, p.cancelling, p.lost, p.recorded, p.wait, p.due, p.attempts, p.begun)

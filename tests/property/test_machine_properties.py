@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.property.schedules import fold, signature
+from tests.property.trees import SIGNALS, wander
 
 from stepwell import commands as c
 from stepwell import events as e
@@ -14,8 +17,6 @@ from stepwell.codec import Codec
 from stepwell.errors import DivergenceError
 from stepwell.testing import WrongAnswerError, cancel, cancelled, fired, patched, raised, received, replay, returned
 from stepwell.testing.replaying import Replay
-from tests.property.schedules import fold, signature
-from tests.property.trees import SIGNALS, wander
 
 seeds = st.integers(0, 2**32 - 1)
 choices = st.lists(st.integers(0, 10**6), max_size=60)
@@ -87,12 +88,9 @@ def test_an_event_that_answers_nothing_leaves_the_machine_as_it_was(seed: int, p
             e.Now(at="77", value="2026-01-01T00:00:00.000000Z"),
             e.Cancelled(at="88"),
         ):
-            try:
+            with pytest.raises(DivergenceError) as caught:
                 run.machine.feed(wrong)
-            except DivergenceError as error:
-                assert error.seq == run.machine.seq
-            else:
-                raise AssertionError(f"{wrong} was taken")
+            assert run.machine.seq == caught.value.seq
             assert before == signature(run.machine)
     run.close()
 
@@ -117,14 +115,9 @@ def test_paths_are_unique_and_issued_in_order_within_their_fiber(seed: int, pick
 def test_a_wrong_answer_says_what_is_waited_for(seed: int) -> None:
     """An answer for a path that is not there fails with the commands so far."""
     run = replay(wander, seed, True, True)
-    try:
+    with pytest.raises(WrongAnswerError, match="commands so far"):
         run.feed(returned("x", at="no such path"))
-    except WrongAnswerError as error:
-        assert "commands so far" in str(error)
-    else:
-        raise AssertionError("the answer was taken")
-    finally:
-        run.close()
+    run.close()
 
 
 def test_trees_differ_and_meet_every_command() -> None:

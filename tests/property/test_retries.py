@@ -7,14 +7,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from stepwell_stores.memory import MemoryStore
+from tests.property.schedules import Pool
+from tests.property.trees import wander
 
 from stepwell import Engine, RunCompleted, RunFailed
 from stepwell import events as e
 from stepwell.environment import Environment
 from stepwell.testing import SeededEntropy, VirtualClock
-from tests.property.schedules import Pool
-from tests.property.trees import wander
+from stepwell_stores.memory import MemoryStore
 
 
 class Boom(Exception):

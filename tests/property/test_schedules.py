@@ -7,12 +7,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from stepwell_stores.memory import MemoryStore
+from tests.property.schedules import run_seed
 
 from stepwell.flights import Flights
 from stepwell.scheduler import Scheduler
 from stepwell.session import Session
-from tests.property.schedules import run_seed
+from stepwell_stores.memory import MemoryStore
 
 CHUNK = 100
 SOMETIMES = (

@@ -226,6 +226,36 @@ def test_a_code_is_recorded_as_text(told: str | None, code: Any) -> None:
     assert told == failure_of(error).code
 
 
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [("\\ud800", "\ud800"), ("x" * 200, "x" * 201), (None, 10**5000)],
+    ids=["surrogate", "long", "int"],
+)
+def test_a_code_that_can_not_be_recorded_as_it_is_is_cleaned(told: str | None, code: Any) -> None:
+    """A lone surrogate is written as its escape, a long code is cut, and one without text is none."""
+    error = ValueError("x")
+    error.code = code  # type: ignore[attr-defined]
+    assert told == failure_of(error).code
+
+
+def test_a_code_that_can_not_be_read_is_none() -> None:
+    """A property of the user's may raise, and must not hide the failure itself."""
+    loud = type("Loud", (Exception,), {"code": property(lambda self: 1 / 0)})
+    assert failure_of(loud("x")).code is None
+
+
+def test_the_names_of_a_failure_are_cleaned_of_what_is_no_utf_8() -> None:
+    """Classes and functions that are made at run time may be called anything."""
+    odd = type("Odd\ud800", (Exception,), {"__module__": "m"})
+    space: dict[str, Any] = {"__name__": "made\ud800", "odd": odd}
+    exec("def raising(): raise odd('x')", space)
+    with pytest.raises(odd) as caught:
+        space["raising"]()
+    failure = failure_of(caught.value)
+    assert ("m.Odd\\ud800", "made\\ud800:raising:1") == (failure.types[0], failure.where)
+    assert isinstance(StepFailed.of(failure), failed("m.Odd\\ud800"))
+
+
 def test_the_text_of_a_failed_step_names_step_failure_and_attempts() -> None:
     failure = Failure(("builtins.OSError",), "gone", attempts=3)
     assert "step 'fetch' failed after 3 attempts: OSError: gone" == str(StepFailed.of(failure, "fetch"))

@@ -18,8 +18,8 @@ class CrashingStore:
     """Wraps a store: after each write that recorded events, `dies(total)` says whether the process dies.
 
     The dead owner's lease ends at once, as it does on stores that see their owners die. Nothing is asked after a write
-    that ends with `begin`: a process that dies between the `begin` of an `at_most_once` step and its outcome does change
-    how the run ends, with `StepInterrupted`, and rightly so.
+    that ends with `begin`: a process that dies between the `begin` of an `at_most_once` step and its outcome changes
+    how the run goes on, with `StepInterrupted`, and rightly so.
 
     Args:
         store: the store that is written to.

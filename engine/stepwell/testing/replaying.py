@@ -13,14 +13,14 @@ from msgspec import Raw
 from .. import commands as c
 from .. import events as e
 from ..codec import Codec
-from ..driving import payload
 from ..errors import CodecError, Failure, InvalidInputError
 from ..failures import failure_of
-from ..frontier import default_of
 from ..fibers import Pending, describe
+from ..frontier import default_of
 from ..inputs import encode_input
 from ..machine import Machine
 from ..results import result_type
+from ..signals import payload
 from ..workflows import Workflow, check_workflow
 from .answers import Answer, WrongAnswerError, returned  # noqa: F401 - for the doctest
 from .environments import EPOCH
