@@ -97,7 +97,8 @@ INTS = st.integers(-(2**63), 2**63 - 1)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 OFFSETS = st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m)))
-MOMENTS = st.datetimes(timezones=st.none() | st.just(UTC) | OFFSETS)
+NAIVE = st.datetimes().map(lambda when: when.replace(fold=0))  # another fold is refused
+MOMENTS = NAIVE | st.datetimes(timezones=st.just(UTC) | OFFSETS)
 ITEMS = st.builds(Item, TEXT, FLOATS, st.none() | INTS)
 TREES: st.SearchStrategy[Tree] = st.deferred(lambda: st.builds(Tree, INTS, st.lists(TREES, max_size=2)))
 
@@ -108,7 +109,7 @@ KEYS: dict[Any, st.SearchStrategy[Any]] = {
     float: FLOATS,
     UUID: st.uuids(),
     date: st.dates(),
-    datetime: st.datetimes(),
+    datetime: NAIVE,
     timedelta: st.timedeltas(),
     Decimal: st.decimals(allow_nan=False, allow_infinity=False),
     bytes: st.binary(max_size=6),
@@ -123,7 +124,7 @@ LEAVES: dict[Any, st.SearchStrategy[Any]] = {
     **KEYS,
     type(None): st.none(),
     datetime: MOMENTS,
-    time: st.times() | st.times(timezones=OFFSETS),
+    time: st.times().map(lambda when: when.replace(fold=0)) | st.times(timezones=OFFSETS),
     bytearray: st.binary(max_size=6).map(bytearray),
     Path: TEXT.filter(lambda t: "\0" not in t).map(Path),
     Colour: st.sampled_from(Colour),

@@ -202,7 +202,7 @@ def test_a_payload_that_does_not_fit_is_rejected_and_consumed(payload: Any) -> N
             else:
                 return [*told, verdict.reviewer]
 
-    run = replay(patient, history=[received("review", payload), received(review, Verdict(True, "ada"))])
+    run = replay(patient, history=[sent("review", payload), received(review, Verdict(True, "ada"))])
     assert ["review 0 1", "ada"] == run.result
     check_replay(run)
 
@@ -227,7 +227,7 @@ def test_a_buffered_payload_that_does_not_fit_is_rejected_on_delivery() -> None:
 
 
 def test_a_rejected_signal_that_is_not_caught_fails_the_run() -> None:
-    run = replay(reviewed, history=[received("review", "yes")])
+    run = replay(reviewed, history=[sent("review", "yes")])
     assert run.failure.is_a(SignalRejected)
 
 

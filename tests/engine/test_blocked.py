@@ -42,7 +42,7 @@ def test_a_run_whose_workflow_is_unknown_is_refused_and_left_as_it_was(bench: An
     ignorant = bench.engine(ask)
     with pytest.raises(NotFoundError, match=r"knows no workflow 'buy' \(it knows: ask\)"):
         ignorant.advance("r")
-    assert ("pending", None, 0) == (ignorant.get("r").status, ignorant.get("r").blocked, ignorant.get("r").sessions)
+    assert ("pending", None) == (ignorant.get("r").status, ignorant.get("r").blocked)
     assert [] == ignorant.run_due()
     assert "NOT_FOUND" == ignorant.get("r").blocked.code
     assert [RunCompleted("r", 3)] == bench.engine(buy).run_due()

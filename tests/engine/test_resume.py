@@ -216,6 +216,21 @@ def test_the_same_id_counts_once(bench: Any, call: str) -> None:
     assert ["yes", "no"] == engine.resume("r", "review", "no", id="click-2").unwrap()
 
 
+@pytest.mark.parametrize("call", ["signal", "resume"])
+def test_a_signal_that_is_delivered_again_after_the_run_went_on_counts_once(bench: Any, call: str) -> None:
+    @workflow
+    def w() -> Flow[list[str]]:
+        return [(yield from Suspend("review", into=str)), (yield from Suspend("other", into=str))]
+
+    engine = bench.engine()
+    engine.start(w, run_id="r")
+    parked = engine.resume("r", "review", "yes", id="click-1")
+    again = getattr(engine, call)("r", "review", "yes", id="click-1")
+    assert again in (parked, None)
+    assert 1 == kinds(engine).count("resume")
+    assert RunCompleted("r", ["yes", "no"]) == engine.resume("r", "other", "no")
+
+
 @pytest.mark.parametrize("signal_id", ["", "x" * 201, 7])
 def test_a_signal_id_is_text(memory: Any, signal_id: Any) -> None:
     engine = memory.engine()

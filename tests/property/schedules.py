@@ -2,7 +2,7 @@
 
 One seed is one schedule: a random workflow tree, run by the engine on virtual time, while the harness completes steps
 in any order, lets outside events land between any two appends of the owner, crashes it before or after any append,
-gives lost and unknown replies, and lets a second owner take over a lease that has lapsed. It checks what must always hold:
+gives lost and unknown replies, and lets a second owner take over a lease that has lapsed. What must always hold:
 
 * live == replay: whenever the owner waits, its machine equals the fold of what is on disk; every prefix folds
   the same twice;

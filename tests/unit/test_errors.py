@@ -245,15 +245,15 @@ def test_a_code_that_can_not_be_read_is_none() -> None:
 
 
 def test_the_names_of_a_failure_are_cleaned_of_what_is_no_utf_8() -> None:
-    """Classes and functions that are made at run time may be called anything."""
-    odd = type("Odd\ud800", (Exception,), {"__module__": "m"})
+    """Modules that are made at run time may be called anything."""
+    odd = type("Odd", (Exception,), {"__module__": "m\ud800"})
     space: dict[str, Any] = {"__name__": "made\ud800", "odd": odd}
     exec("def raising(): raise odd('x')", space)
     with pytest.raises(odd) as caught:
         space["raising"]()
     failure = failure_of(caught.value)
-    assert ("m.Odd\\ud800", "made\\ud800:raising:1") == (failure.types[0], failure.where)
-    assert isinstance(StepFailed.of(failure), failed("m.Odd\\ud800"))
+    assert ("m\\ud800.Odd", "made\\ud800:raising:1") == (failure.types[0], failure.where)
+    assert isinstance(StepFailed.of(failure), failed("m\\ud800.Odd"))
 
 
 def test_the_text_of_a_failed_step_names_step_failure_and_attempts() -> None:

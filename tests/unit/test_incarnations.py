@@ -521,20 +521,44 @@ def test_a_time_out_is_a_failure_like_any_other() -> None:
     assert ["step a", "retry"] == shown(run.events)
 
 
-def test_a_signal_that_did_not_fit_is_offered_again_where_it_fits() -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_a_signal_that_did_not_fit_is_offered_again_where_it_fits(early: bool) -> None:
     """Under the same code the run waits again, for a better one; under code that takes it, the run goes on."""
 
     @workflow
     def typed() -> Flow[Any]:
+        yield task("a")
         return (yield Suspend("go", into=int))
 
     @workflow(name="typed")
     def lenient() -> Flow[Any]:
+        yield task("a")
         return (yield Suspend("go", into=str))
 
-    history = Story(typed).suspends("0").sends("go", "three").closes()
-    assert "open" == retried(typed, history).fold.machine.status
+    story = Story(typed)
+    story = story.sends("go", "three").ok("a") if early else story.ok("a").suspends("1").sends("go", "three")
+    history = story.closes()
+    same = retried(typed, history)
+    assert ["1 go"] == same.waits_for
+    assert "resume go" not in " ".join(shown(same.events))
+    assert 3 == same.sends("go", 3).fold.machine.result
     assert "three" == retried(lenient, history).fold.machine.result
+
+
+def test_a_signal_that_happens_to_lie_at_the_cut_is_kept() -> None:
+    """It came right after the event that made own code fail, and has nothing to do with it."""
+
+    @workflow
+    def wrong() -> Flow[Any]:
+        def breaks() -> Flow[None]:
+            yield task("a")
+            raise ValueError("own")
+
+        yield All(breaks(), task("b"))
+        return (yield Suspend("go"))
+
+    run = retried(wrong, Story(wrong).ok("a").sends("go", 1).dropped("b").closes())
+    assert ["step a", "retry", "+resume go"] == shown(run.events)
 
 
 def test_timers_that_were_set_keep_their_instant() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ..commands import Signal
+from ..commands import UNSET, Signal
 from ..errors import InvalidInputError
 
 __all__ = [
@@ -48,7 +48,7 @@ class Answer:
     at: str | None = None
     step: str | None = None
     wait: str | None = None
-    into: Any = Any
+    into: Any = UNSET
 
     def __str__(self) -> str:
         where = f", at={self.at!r}" if self.at else f", step={self.step!r}" if self.step else ""
@@ -74,11 +74,12 @@ def raised(error: BaseException, *, at: str | None = None, step: str | None = No
 def received(signal: Signal[Any] | str, value: Any = None, *, wait: str | None = None) -> Answer:
     """A signal came, as `engine.signal` sends it; it is buffered when nobody waits for it.
 
-    A payload that does not fit a Suspend that waits is refused, as the sender would be. One that comes early is checked
-    when it is delivered: so `SignalRejected` is tested with a signal that comes before its wait.
+    A payload is refused where the sender would be: by the Suspend that waits for it, or before there is one by the type
+    of the Signal. Sent early by its name alone it is checked on delivery, which is how `SignalRejected` is tested.
     """
     if isinstance(signal, Signal):
-        return Answer("received", value, signal=signal.name, wait=wait, into=signal.type)
+        into = UNSET if signal.type is Any else signal.type
+        return Answer("received", value, signal=signal.name, wait=wait, into=into)
     return Answer("received", value, signal=signal, wait=wait)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple
 from uuid import UUID
@@ -240,17 +239,10 @@ class Replay(Generic[R]):
         name, wait = answer.signal, answer.wait
         waiting = next((p for p in self.machine.waits if p.command.label == name and wait in (None, p.wait)), None)
         try:
-            raw = self._early(answer) if waiting is None else payload(self.codec, waiting, name, answer.value)
+            raw = payload(self.codec, waiting, name, answer.value, answer.into)
         except InvalidInputError as error:
             raise self._wrong(answer, f"no sender could record that: {error.message}") from error
         return e.Resume(event_name=name, value=Raw(raw), wait=wait, timestamp=stamp)
-
-    def _early(self, answer: Answer) -> bytes:
-        """The payload of a signal that nobody waits for; one that is no value of its type is found on delivery."""
-        if answer.into is not Any:
-            with suppress(CodecError):
-                return self.codec.encode(answer.value, answer.into)
-        return payload(self.codec, None, answer.signal, answer.value)
 
     def _fire(self, pending: Pending, stamp: str) -> list[e.EventBase]:
         wake = e.Wake(at=pending.at, value=default_of(pending), timestamp=stamp)
