@@ -32,7 +32,7 @@ def checked_choice(name: str, value: object, choices: tuple[object, ...]) -> Non
         raise InvalidInputError(f"{name} must be one of {known}, got {value!r}")
 
 
-def checked_filter(status: object, workflow: object, tag: object, waiting_for: Any, blocked: object) -> HeadFilter:
+def checked_filter(status: Any, workflow: object, tag: object, waiting_for: Any, blocked: object) -> HeadFilter:
     """What runs to list; None of any means all."""
     checked_choice("status", status, (None, *get_args(Status)))
     pair = tag if isinstance(tag, tuple) else (tag, None)
@@ -42,7 +42,7 @@ def checked_filter(status: object, workflow: object, tag: object, waiting_for: A
         raise InvalidInputError(f"blocked must be True, False or None, got {blocked!r}")
     name, value = checked_text("tag", pair[0]), checked_text("the value of tag", pair[1])
     return HeadFilter(
-        status=status,  # type: ignore[arg-type]
+        status=status,
         workflow=checked_text("workflow", workflow),
         tag=None if name is None else (name, value),
         waiting_for=None if waiting_for is None else checked_signal(waiting_for).name,

@@ -93,9 +93,7 @@ def call_step(step: Step[Any], _context: StepContext) -> Any:
 def own_copy(step: Step[Any]) -> Step[Any]:
     """The step with copies of its arguments, so that the function can't change the workflow's own objects."""
     args, kwargs = tuple(map(_copied, step.args)), {name: _copied(value) for name, value in step.kwargs.items()}
-    own: Step[Any] = object.__new__(Step)
-    own.__attrs_init__(step.fn, args, kwargs, step.given)
-    return own
+    return step.replaced(args, kwargs, step.given)
 
 
 _IMMUTABLE = (str, int, float, bool, bytes, type(None))

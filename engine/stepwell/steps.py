@@ -209,8 +209,12 @@ class Step(Command[T_co]):
         made = made_in_turn.get()
         if made is not None:
             made.pop(id(self), None)  # this one is replaced, so nobody has to yield it
+        return self.replaced(self.args, self.kwargs, merged)
+
+    def replaced(self, args: tuple[Any, ...], kwargs: dict[str, Any], given: StepOptions) -> Step[Any]:
+        """Give a step that calls the same function otherwise; for interpreters."""
         copy: Step[Any] = object.__new__(Step)
-        copy.__attrs_init__(self.fn, self.args, self.kwargs, merged)  # pyright: ignore[reportAttributeAccessIssue]
+        copy.__attrs_init__(self.fn, args, kwargs, given)  # pyright: ignore[reportAttributeAccessIssue]
         return copy
 
 
