@@ -13,6 +13,7 @@ from stepwell import (
     DivergenceError,
     Flow,
     InvalidInputError,
+    InvalidYieldError,
     Now,
     RunCompleted,
     Running,
@@ -108,6 +109,19 @@ def test_wait_does_not_wait_for_a_blocked_run(bench: Any) -> None:
     with pytest.raises(DivergenceError):
         engine.advance("r")
     assert RunSuspended("r", ("go",)) == engine.wait("r")
+
+
+def test_wait_does_not_wait_for_a_run_that_was_blocked_on_its_way(bench: Any) -> None:
+    @workflow
+    def wrong() -> Flow[None]:
+        yield Now()
+        yield Sleep(0)
+        yield "oops"  # type: ignore[misc]
+
+    engine = bench.engine(wrong)
+    with pytest.raises(InvalidYieldError):
+        engine.start(wrong, run_id="r")
+    assert Running("r") == engine.wait("r", timeout=3600)
 
 
 @pytest.mark.parametrize("clock", [None, HandClock()])

@@ -9,6 +9,7 @@ from stepwell import (
     All,
     Flow,
     Now,
+    Random,
     RetryPolicy,
     RunCancelled,
     RunCompleted,
@@ -17,10 +18,11 @@ from stepwell import (
     Sleep,
     Step,
     Suspend,
+    Uuid,
     workflow,
 )
 
-from .tools import PATIENCE, HandClock, Tally, Task, eventually, kinds, steps
+from .tools import PATIENCE, HandClock, Meddled, Tally, Task, eventually, kinds, steps
 
 
 def test_a_parked_run_is_paused_in_this_thread(bench: Any) -> None:
@@ -80,6 +82,23 @@ def test_a_running_run_records_what_is_in_flight_and_stops(bench: Any) -> None:
     assert (["start", "pause", "step", "step"], 0) == (kinds(engine), tally["after"])
     assert RunCompleted("r", ["a", "b", 1]) == engine.unpause("r")
     assert ["hold", "hold#2", "after"] == sorted(steps(engine), key=lambda name: (name == "after", name))
+
+
+def test_a_pause_between_two_values_keeps_the_second_from_being_drawn(bench: Any) -> None:
+    """After a conflict each value is written by itself, and a pause may land between any two of them."""
+
+    @workflow
+    def w() -> Flow[int]:
+        yield All(Now(), Random(), Uuid())
+        return (yield from Step(int).options(into=int))
+
+    stranger = bench.engine(store=bench.store())
+    conflicting = Meddled(bench.store(), 1, lambda: stranger.signal("r", "noise"))
+    pausing = Meddled(conflicting, 2, lambda: stranger.pause("r"))
+    engine = bench.engine(store=pausing)
+    assert RunPaused("r") == engine.start(w, run_id="r")
+    assert ["start", "resume", "pause"] == kinds(engine)
+    assert RunCompleted("r", 0) == engine.unpause("r")
 
 
 def test_no_timer_fires_while_a_run_is_paused(bench: Any) -> None:

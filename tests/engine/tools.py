@@ -12,7 +12,6 @@ from stepwell import Codec, Engine, Step, Workflow
 from stepwell.commands import Command
 from stepwell.events import EventBase
 from stepwell.machine import Machine
-from stepwell.store import Store
 from stepwell.testing.environments import EPOCH
 
 PATIENCE = 30.0
@@ -40,7 +39,7 @@ _METHODS = (
 class Wrapped:
     """A store around a store; a subclass overrides what it meddles with."""
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: Any) -> None:
         self.inner = inner
         for name in _METHODS:
             if not hasattr(type(self), name):
@@ -50,7 +49,7 @@ class Wrapped:
 class Meddled(Wrapped):
     """Calls `act` once, right before the `nth` append of an owner (from 1)."""
 
-    def __init__(self, inner: Store, nth: int, act: Callable[[], object]) -> None:
+    def __init__(self, inner: Any, nth: int, act: Callable[[], object]) -> None:
         super().__init__(inner)
         self.nth = nth
         self.act = act

@@ -147,7 +147,7 @@ if child == 0:
         outcome = store.append("r", None, None, [step], attempt_id=f"c{i}")
         assert isinstance(outcome, Committed), outcome
     assert isinstance(store.claim("r", "child", 9), RunHead)
-    own = create("childs")
+    own = create("other")
     assert own.fence == 1
     sys.exit(0)
 for i in range(20):
@@ -157,7 +157,7 @@ assert os.waitpid(child, 0)[1] == 0
 tail = store.read("r")
 assert [envelope(line).offset for line in tail.records] == list(range(41))
 assert store.head("r").lease_until is not None, "the parent lives"
-assert store.head("childs").lease_until is None, "the child is gone"
+assert store.head("other").lease_until is None, "the child is gone"
 print("done")
 """
     )
