@@ -95,6 +95,7 @@ class Group:
 
     Attributes:
         verdicts: how each branch ended, None while it has not.
+        left: how many have not.
         next: index of the next branch to start.
         failure: for All, the first failure.
         winner: for Race, the branch that decided.
@@ -106,6 +107,7 @@ class Group:
     parent: Fiber
     fibers: list[Fiber] = field(factory=list)
     verdicts: list[Verdict | None] = field(factory=list)
+    left: int = 0
     next: int = 0
     failure: BaseException | None = None
     winner: int | None = None
@@ -119,11 +121,23 @@ class Group:
     @property
     def over(self) -> bool:
         """Whether every branch has ended."""
-        return all(v is not None for v in self.verdicts)
+        return self.left == 0
+
+    def add(self, fiber: Fiber) -> None:
+        """Take in a branch."""
+        self.fibers.append(fiber)
+        self.verdicts.append(None)
+        self.left += 1
+
+    def end(self, index: int, verdict: Verdict) -> None:
+        """Take down how a branch ended."""
+        if self.verdicts[index] is None:
+            self.left -= 1
+        self.verdicts[index] = verdict
 
     def note(self, index: int, verdict: Verdict) -> bool:
         """Take down how a branch ended; True when that decides the group, so that the others are to be cancelled."""
-        self.verdicts[index] = verdict
+        self.end(index, verdict)
         error = verdict.error
         if isinstance(self.command, Race):
             decides = self.winner is None and not (self.cancelled and error is not None)

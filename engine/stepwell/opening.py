@@ -23,7 +23,8 @@ def open_store(store: str | Store) -> Store:
         from stepwell_stores import open_store as open_url  # late: the engine does not depend on the stores
 
         return open_url(store)
-    if not isinstance(store, Store):
+    # by its attributes, not by isinstance: a wrapper may hand them on with __getattr__
+    if not all(callable(getattr(store, name, None)) for name in ("create", "append", "read", "head", "claim")):
         raise InvalidInputError(f"store must be a URL such as 'sqlite:///runs.db', or a Store object, got {store!r}")
     return store
 

@@ -70,7 +70,7 @@ class Scheduler:
         self.made: dict[int, c.Command[Any]] = {}
         self.void: set[str] = set()
         self.root = Fiber(gen)
-        self._fibers: dict[int, Fiber] = {id(self.root): self.root}
+        self._fibers: dict[int, Fiber] = {id(gen): self.root}
         self._queue: deque[tuple[Fiber, Verdict]] = deque([(self.root, Verdict())])
         self._issued = 0
 
@@ -127,7 +127,7 @@ class Scheduler:
 
     def in_use(self, gen: Generator[Any, Any, Any]) -> bool:
         """Whether a generator can't be a new branch: it is started, ended, or a fiber's already."""
-        return inspect.getgeneratorstate(gen) != inspect.GEN_CREATED or any(f.gen is gen for f in self._fibers.values())
+        return id(gen) in self._fibers or inspect.getgeneratorstate(gen) != inspect.GEN_CREATED
 
     def invalid(self, fiber: Fiber, why: str) -> InvalidYieldError:
         """The error for something that a workflow may not do, with its own line."""
@@ -218,7 +218,7 @@ class Scheduler:
 
     def _end(self, fiber: Fiber, verdict: Verdict) -> None:
         fiber.ended = True
-        self._fibers.pop(id(fiber), None)
+        self._fibers.pop(id(fiber.gen), None)
         if fiber.group is None:
             self.verdict = verdict
             if self.made and verdict.error is None:
@@ -244,9 +244,8 @@ class Scheduler:
                     fiber, f"branch {i} of {type(command).__name__} is a generator that is in use already"
                 )
             child = Fiber(gen, f"{at}.{i}.", group, i, cancel, ignored=fiber.ignored)
-            self._fibers[id(child)] = child
-            group.fibers.append(child)
-            group.verdicts.append(None)
+            self._fibers[id(gen)] = child
+            group.add(child)
         fiber.waiting = group
         limit = (command.limit if isinstance(command, c.All) else None) or len(group.fibers)
         for child in group.fibers[:limit]:
@@ -275,9 +274,9 @@ class Scheduler:
                 self.cancel(fiber, lost=lost)
             else:
                 fiber.ended = True
-                self._fibers.pop(id(fiber), None)
+                self._fibers.pop(id(fiber.gen), None)
                 fiber.gen.close()
-                group.verdicts[i] = Verdict(error=Cancelled())
+                group.end(i, Verdict(error=Cancelled()))
 
     def _deliver(self, group: Group) -> None:
         parent, answer = group.parent, group.answer()

@@ -64,7 +64,7 @@ def seal(
         if i == 0 and attempt_id is not None:
             parts.append(f'"attemptId":"{attempt_id}",'.encode())
         parts.append(record.body)
-        line = b"".join(parts)
+        line = b"".join(parts).removesuffix(b",")  # of a body without members
         lines.append(b'%b,"crc":"%08x"}' % (line, zlib.crc32(line)))
     return lines
 
