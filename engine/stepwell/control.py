@@ -11,7 +11,7 @@ from attrs import evolve
 
 from . import events as e
 from . import lifecycle as lc
-from .driving import Driver, RestartAndRetry, known_workflow
+from .driving import Driver, known_workflow
 from .errors import (
     CodecError,
     ConflictError,
@@ -39,7 +39,7 @@ _CATCHES = 100
 """How often a forced cancel looks again where a run stands that moves on meanwhile."""
 
 
-class Control(RestartAndRetry):
+class Control:
     """Writes from outside, and opens incarnations.
 
     Args:
