@@ -147,6 +147,16 @@ _id_lock = threading.Lock()
 _last_id = 0
 
 
+def _unlock_in_child() -> None:
+    """A forked child must not wait for a thread that only its parent has."""
+    global _id_lock  # noqa: PLW0603 - one lock for the process
+    _id_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
+
+
 def new_run_id() -> str:
     """A UUID of version 7: sortable by time, and rising within a process. Source: RFC 9562, section 5.7."""
     global _last_id  # noqa: PLW0603 - a process has one sequence of ids

@@ -147,7 +147,7 @@ class RunRecord:
         result: JSON shape of the result; None until it is completed, and in pages.
         failure: the recorded failure, None unless failed, and in pages.
         attempts: how often the run was started, retried or reset.
-        sessions: how often somebody began to drive it.
+        sessions: number of the newest session: 1 when it is created, one more each time somebody begins to drive it.
         events: number of events in its history.
         due: when it wants to be driven, aware UTC, or None.
         blocked: why `run_due` passes it by, or None.

@@ -95,7 +95,7 @@ def name(request: pytest.FixtureRequest) -> str:
     """Each checker in turn."""
     checker = str(request.param)
     if find_spec(checker) is None:
-        pytest.skip(f"{checker} is not installed: it comes with stepwell[dev]")
+        pytest.fail(f"{checker} is not installed: it comes with stepwell[test]")
     return checker
 
 
