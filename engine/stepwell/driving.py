@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from attrs import evolve
 
@@ -31,7 +31,7 @@ from .reading import newest_event, outcome_of_head
 from .recorder import TRIES, Recorder, settle
 from .registry import Registry
 from .session import CODE_ERRORS, STATUS, Session
-from .sessions import Sessions
+from .sessions import Holding, Sessions
 from .signals import Message
 from .store import (
     AlreadyCommitted,
@@ -52,6 +52,9 @@ __all__ = ["Driver", "IfClosed", "IfOpen", "RestartAndRetry", "known_workflow"]
 
 IfOpen = Literal["join", "error", "restart"]
 IfClosed = Literal["return", "retry_failed", "error", "restart"]
+
+Began: TypeAlias = Callable[[Session], None]
+"""Is given a session before it drives."""
 
 _UNFIT = (*CODE_ERRORS, NotFoundError, VersionMismatchError, CorruptHistoryError)
 
@@ -170,15 +173,52 @@ class Driver:
 
     def drive(self, run: Loaded, lease: Lease) -> Outcome[Any]:
         """Drive a loaded run under a lease until it is parked or closed."""
-        session = Session(self.parts, run, lease)
-        with self.sessions.opened(session):
-            return session.drive()
+        with self.sessions.held(lease) as holding:
+            return self._drive(run, holding, None)
 
-    def take(self, lease: Lease) -> Outcome[Any]:
-        """Load the run of a lease and drive it; a run that can't be loaded is marked as blocked."""
-        with self._fits(lease):
-            run = load(self.parts, lease.run_id)
-        return self.drive(run, lease)
+    def take(self, lease: Lease, began: Began | None = None) -> Outcome[Any]:
+        """Load the run of a lease and drive it; a run that can't be loaded is marked as blocked.
+
+        Args:
+            began: is given the session, before it does anything.
+        """
+        with self.sessions.held(lease) as holding:
+            with self._fits(lease):
+                run = load(self.parts, lease.run_id)
+            return self._drive(run, holding, began)
+
+    def _drive(self, run: Loaded, holding: Holding, began: Began | None) -> Outcome[Any]:
+        session = Session(self.parts, run, holding.lease)
+        holding.attach(session)
+        if began is not None:
+            began(session)
+        return session.drive()
+
+    def take_due(self, lease: Lease, began: Began | None = None) -> Outcome[Any] | None:
+        """As `take`, for one run among many: what is wrong with it is logged and marked, and must not hurt the others.
+
+        Returns:
+            None when it could not be driven.
+
+        Raises:
+            StoreError: the store failed; the run stays due.
+        """
+        run_id = lease.run_id
+        try:
+            return self.take(lease, began)
+        except StoreError:
+            raise
+        except StepwellError as error:
+            logger.warning("run %r could not be driven: %s", run_id, error)
+        except Exception:  # noqa: BLE001 - one run must not keep the others from being driven
+            logger.exception("run %r could not be driven", run_id)
+        return None
+
+    def claim_due(self, limit: int) -> list[Lease]:
+        """Take the leases of runs that are due, earliest first, at most so many."""
+        parts = self.parts
+        now, fingerprints = e.micros(parts.now()), parts.registry.fingerprints()
+        return parts.store.claim_due(parts.owner, parts.ttl, now=now, limit=limit, fingerprints=fingerprints)
 
     @contextmanager
     def _fits(self, lease: Lease) -> Iterator[None]:
@@ -186,7 +226,13 @@ class Driver:
         try:
             yield
         except _UNFIT as error:
-            self._block(lease, error)
+            self.block(lease, error)
+            raise
+        except StepwellError:
+            self.parts.store.release(lease)
+            raise
+        except Exception as error:
+            self.block(lease, StepwellError(f"{type(error).__name__}: {error}"))
             raise
         except BaseException:
             self.parts.store.release(lease)
@@ -215,31 +261,21 @@ class Driver:
 
     def run_due(self, limit: int | None) -> list[Outcome[Any]]:
         """Drive everything that is due, one run after the other."""
-        parts, outcomes = self.parts, list[Outcome[Any]]()
-        fingerprints = parts.registry.fingerprints()
-        while limit is None or len(outcomes) < limit:
-            now = e.micros(parts.now())
-            leases = parts.store.claim_due(parts.owner, parts.ttl, now=now, limit=1, fingerprints=fingerprints)
-            if not leases:
-                break
-            try:
-                outcomes.append(self.take(leases[0]))
-            except StoreError:
-                raise
-            except StepwellError as error:
-                logger.warning("run %r could not be driven: %s", leases[0].run_id, error)
-            except Exception as error:  # noqa: BLE001 - one run must not keep the others from being driven
-                logger.exception("run %r could not be driven", leases[0].run_id)
-                self._block(leases[0], StepwellError(f"{type(error).__name__}: {error}"))
+        outcomes: list[Outcome[Any]] = []
+        while (limit is None or len(outcomes) < limit) and (leases := self.claim_due(1)):
+            outcome = self.take_due(leases[0])
+            if outcome is not None:
+                outcomes.append(outcome)
         return outcomes
 
-    def _block(self, lease: Lease, error: Any) -> None:
+    def block(self, lease: Lease, error: StepwellError) -> None:
+        """Mark a run, so that no worker claims it until the code changes."""
         parts = self.parts
         head = parts.store.head(lease.run_id)
         if head is None:
             return
         workflow = known_workflow(parts.registry, head)
-        blocked = blocked_by(error, workflow, parts.registry)
+        blocked = blocked_by(error, workflow, parts.registry, head.head.blocked)
         now = e.micros(parts.now())
         row = evolve(head.head, blocked=blocked, updated=now)
         try:

@@ -153,7 +153,7 @@ class SignalSent:
 
 @frozen
 class RunParked:
-    """The run is parked: `status` is "suspended" or "paused"."""
+    """The run is parked: `status` is "suspended" or "paused", or "pending" when its session was told to leave."""
 
     run_id: str
     status: str

@@ -12,7 +12,7 @@ from . import commands as c
 from . import events as e
 from .codec import Codec
 from .environment import Environment
-from .errors import CorruptHistoryError, NotFoundError
+from .errors import CorruptHistoryError, NotFoundError, StepwellError
 from .lifecycle import LifecycleEvent, StepReplayed
 from .logs import replaying
 from .machine import Machine
@@ -27,6 +27,9 @@ __all__ = ["PAGE", "Loaded", "Parts", "load", "make_head", "read_history"]
 
 PAGE = 5_000
 """Records that are read at once."""
+
+MAX_FINGERPRINTS = 16
+"""Codes that a blocked run remembers: more than there are kinds of workers on one store."""
 
 
 @frozen
@@ -174,6 +177,15 @@ def waits_of(machine: Machine, now: int) -> tuple[Waiting, ...]:
     return tuple(found)
 
 
-def blocked_by(error: Any, workflow: Workflow[..., Any] | None, registry: Registry) -> Blocked:
-    """What a head says of code and history that don't fit; a missing workflow is blamed on the whole registry."""
-    return Blocked(error.code, error.message, fingerprint(workflow) if workflow is not None else registry.fingerprint())
+def blocked_by(
+    error: StepwellError, workflow: Workflow[..., Any] | None, registry: Registry, before: Blocked | None
+) -> Blocked:
+    """What a head says of code and history that don't fit; a missing workflow is blamed on the whole registry.
+
+    Args:
+        before: why it was blocked already: the code that failed then is remembered, or two workers of different code
+            would pass the run to and fro.
+    """
+    mine = fingerprint(workflow) if workflow is not None else registry.fingerprint()
+    others = () if before is None else tuple(known for known in before.fingerprints if known != mine)
+    return Blocked(error.code, error.message, (mine, *others[: MAX_FINGERPRINTS - 1]))

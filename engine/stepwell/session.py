@@ -20,13 +20,13 @@ from msgspec import Raw
 
 from . import events as e
 from . import lifecycle as lc
-from .errors import CodecError, DivergenceError, InvalidInputError, LeaseLostError
+from .errors import CodecError, DivergenceError, InvalidInputError, LeaseLostError, StepwellError
 from .failures import failure_of
 from .flights import Flights
 from .frontier import answer_to, suspend_event
 from .loading import Loaded, Parts, blocked_by, events_of, load, make_head
 from .logs import logger
-from .outcomes import Outcome, RunPaused, RunSuspended
+from .outcomes import Outcome, Running, RunPaused, RunSuspended
 from .reading import outcome_of
 from .recorder import Recorder
 from .store import Lease, Status
@@ -63,6 +63,8 @@ class Session:
         self.recorder = Recorder(parts.store, parts.environment.clock, lease, run.seq)
         self.wakeup = threading.Event()
         self.told = False  # of an event from outside
+        self.leaving = False
+        self.contained = False  # a step that wants to end the process, as by sys.exit(), is a fault of its run
         self.flights = Flights(parts, run, self.wakeup)
         self._batch: list[e.EventBase] = []
         self._outcomes: dict[str, e.EventBase] = {}
@@ -74,6 +76,11 @@ class Session:
         if cancel and not self.machine.cancelled:  # a step in this session's own thread hears of it now
             self.flights.cancel_all()
         self.told = True
+        self.wakeup.set()
+
+    def leave(self) -> None:
+        """Ask the session, from any thread, to begin no further step; those that run are recorded first."""
+        self.leaving = True
         self.wakeup.set()
 
     def lose(self) -> None:
@@ -102,8 +109,14 @@ class Session:
         except CODE_ERRORS as error:
             self._block(error)
             raise
-        except BaseException:
+        except StepwellError:
             self._let_go()
+            raise
+        except BaseException as error:
+            if isinstance(error, Exception) or self.contained:  # it would be raised in the next session as well
+                self._block(StepwellError(f"{type(error).__name__}: {error}"))
+            else:
+                self._let_go()
             raise
         finally:
             self.flights.drop_all()
@@ -128,7 +141,7 @@ class Session:
         if machine.status != "open" and not machine.paused:
             self._close_run()
             return None
-        if not machine.paused and self.flights.ready(machine):
+        if not machine.paused and not self.leaving and self.flights.ready(machine):
             self._launch()
             return None
         wait = self._seconds_to_wait()
@@ -243,7 +256,7 @@ class Session:
         if self.flights.under_way:
             soon = [(d - now).total_seconds() for d in (*dues, *self.flights.deadlines())]
             return max(0.0, min([POLL, *soon]))
-        if dues and (seconds := (min(dues) - now).total_seconds()) <= self.parts.park_after:
+        if dues and not self.leaving and (seconds := (min(dues) - now).total_seconds()) <= self.parts.park_after:
             return min(POLL, max(0.0, seconds))
         return None
 
@@ -267,15 +280,19 @@ class Session:
         """Write the waits and the head, and let the lease go; None when something came between."""
         machine, parts, run_id = self.machine, self.parts, self.run.run_id
         waits: list[e.EventBase] = []
+        status: Status = "paused"
+        due = None
         if not machine.paused:
             waits = [suspend_event(p, parts.now()) for p in machine.waits if not p.recorded]
-        due = None if machine.paused else min(self._dues(), default=None)
-        status = "paused" if machine.paused else "suspended"
-        head = make_head(parts, self.run.start, status, machine=machine, due=due)  # type: ignore[arg-type]
+            left = self.flights.ready(machine)  # for whoever comes next, when this session was told to leave
+            status, due = ("pending", parts.now()) if left else ("suspended", min(self._dues(), default=None))
+        head = make_head(parts, self.run.start, status, machine=machine, due=due)
         if not self._append(waits, head=head, release=True):
             return None
         waiting_for = tuple(w.signal for w in head.waiting)
         parts.tell(lc.RunParked(run_id, status, waiting_for, due))
+        if status == "pending":
+            return Running(run_id)
         if machine.paused:
             return RunPaused(run_id)
         return RunSuspended(run_id, waiting_for, head.waiting[0].reason if head.waiting else None, due)
@@ -306,15 +323,16 @@ class Session:
     def _ended(self) -> Outcome[Any]:
         return outcome_of(self.parts.codec, self.run.run_id, self.run.workflow, self.run.last)
 
-    def _block(self, error: Any) -> None:
+    def _block(self, error: StepwellError) -> None:
         """Mark the run, so that no worker claims it until the code changes."""
         parts, run_id = self.parts, self.run.run_id
         logger.warning("run %r is blocked: %s", run_id, error)
-        blocked = blocked_by(error, self.run.workflow, parts.registry)
-        # due at once, so that it is tried again as soon as the code changes
-        head = make_head(parts, self.run.start, "pending", due=parts.now(), blocked=blocked)
         try:
-            self.recorder.give_up(head)
+            there = parts.store.head(run_id)
+            before = None if there is None else there.head.blocked
+            blocked = blocked_by(error, self.run.workflow, parts.registry, before)
+            # due at once, so that it is tried again as soon as the code changes
+            self.recorder.give_up(make_head(parts, self.run.start, "pending", due=parts.now(), blocked=blocked))
         except Exception as failed:  # noqa: BLE001 - the error that is being told of matters more
             logger.warning("run %r could not be marked as blocked: %s", run_id, failed)
         parts.tell(lc.RunBlocked(run_id, error.code, error.message))

@@ -1,4 +1,4 @@
-"""The sessions that are open in one engine: renewing their leases, and telling them of events from outside. Floor 4."""
+"""The leases that one engine holds: renewing them, and telling their sessions of events from outside. Floor 4."""
 
 from __future__ import annotations
 
@@ -6,15 +6,37 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from attrs import define
+
 from .logs import logger
 from .session import Session
-from .store import Store
+from .store import Lease, Store
 
-__all__ = ["Sessions"]
+__all__ = ["Holding", "Sessions"]
+
+
+@define(eq=False)
+class Holding:
+    """A lease that is kept alive, from its grant on: a long history takes a while to load.
+
+    Attributes:
+        session: who drives the run under it; None as long as it is loaded.
+        lost: a renewal found that a newer session owns the run.
+    """
+
+    lease: Lease
+    session: Session | None = None
+    lost: bool = False
+
+    def attach(self, session: Session) -> None:
+        """From now on this session drives."""
+        self.session = session
+        if self.lost:
+            session.lose()
 
 
 class Sessions:
-    """Open sessions by run id, and the daemon thread that renews their leases.
+    """Held leases by run id, and the daemon thread that renews them.
 
     Args:
         store: where the leases are.
@@ -26,33 +48,33 @@ class Sessions:
         self._store = store
         self._ttl = ttl
         self._renews = renews
-        self._open: dict[str, Session] = {}
+        self._held: dict[str, Holding] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def opened(self, session: Session) -> Iterator[None]:
-        """Keep the session's lease alive while this lasts."""
-        run_id = session.run.run_id
+    def held(self, lease: Lease) -> Iterator[Holding]:
+        """Keep a lease alive while this lasts."""
+        holding = Holding(lease)
         with self._lock:
-            self._open[run_id] = session
+            self._held[lease.run_id] = holding
             if self._renews and self._thread is None:
                 self._thread = threading.Thread(target=self._renew, name="stepwell-leases", daemon=True)
                 self._thread.start()
         try:
-            yield
+            yield holding
         finally:
             with self._lock:
-                if self._open.get(run_id) is session:
-                    del self._open[run_id]
+                if self._held.get(lease.run_id) is holding:
+                    del self._held[lease.run_id]
 
     def notify(self, run_id: str, *, cancel: bool = False) -> None:
         """Something was appended to the run from outside; `cancel`: to end it."""
         with self._lock:
-            session = self._open.get(run_id)
-        if session is not None:
-            session.notify(cancel=cancel)
+            holding = self._held.get(run_id)
+        if holding is not None and holding.session is not None:
+            holding.session.notify(cancel=cancel)
 
     def close(self) -> None:
         """End the renewing thread."""
@@ -60,20 +82,22 @@ class Sessions:
 
     def forget(self) -> None:
         """In a forked child: the parent's sessions and threads are not there."""
-        self._open, self._thread = {}, None
+        self._held, self._thread = {}, None
         self._lock, self._stop = threading.Lock(), threading.Event()
 
     def _renew(self) -> None:
         while not self._stop.wait(self._ttl / 3):
             with self._lock:
-                sessions = list(self._open.values())
-            for session in sessions:
+                held = list(self._held.values())
+            for holding in held:
                 try:
-                    lease = self._store.renew(session.recorder.lease, self._ttl)
+                    lease = self._store.renew(holding.lease, self._ttl)
                 except Exception as error:  # noqa: BLE001 - it lapses if this goes on; the fence keeps the history right
-                    logger.warning("the lease of run %r could not be renewed: %s", session.run.run_id, error)
+                    logger.warning("the lease of run %r could not be renewed: %s", holding.lease.run_id, error)
                     continue
                 if lease is not None:
-                    session.recorder.lease = lease
-                elif not session.machine.closed:
-                    session.lose()
+                    holding.lease = lease
+                elif holding.session is None or not holding.session.machine.closed:
+                    holding.lost = True
+                    if holding.session is not None:
+                        holding.session.lose()

@@ -32,11 +32,13 @@ The engine seals records through `seal`: a store calls it when it knows the posi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from attrs import field, frozen
 
+from .errors import CorruptHistoryError
+from .heads import Blocked, Head, HeadFilter, RunHead, Status, Waiting
 from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, open_body, seal
 
 __all__ = [
@@ -64,95 +66,12 @@ __all__ = [
     "Tail",
     "Then",
     "Unknown",
+    "Verified",
     "Waiting",
     "envelope",
     "open_body",
     "seal",
 ]
-
-Status: TypeAlias = Literal["pending", "running", "suspended", "paused", "completed", "failed", "cancelled"]
-"""Status of a run. Stores hold all but `running`, which is an open run under a live lease, whatever they hold."""
-
-
-@frozen
-class Waiting:
-    """A signal that a run waits for.
-
-    Attributes:
-        signal: its name.
-        wait: the wait id that a decision may name.
-        since: microseconds since 1970, UTC.
-        reason: text for the person who is asked.
-        due: when it times out, microseconds since 1970, or None.
-    """
-
-    signal: str
-    wait: str
-    since: int
-    reason: str | None = None
-    due: int | None = None
-
-
-@frozen
-class Blocked:
-    """Why no worker claims a run: the code and its history don't fit.
-
-    Attributes:
-        code: the error's code, such as DIVERGENCE.
-        message: its text.
-        fingerprint: of the workflow's code that failed; the run is tried again when it changes.
-    """
-
-    code: str
-    message: str
-    fingerprint: str
-
-
-@frozen
-class Head:
-    """The run's row in the store's index. The engine writes it; the store keeps it and filters by it.
-
-    Attributes:
-        status: never "running", which a live lease says.
-        due: when the run wants to be driven, microseconds since 1970; None when only an outside event can move it.
-        waiting: the signals that it waits for, oldest first.
-        created, updated: microseconds since 1970.
-        tags: the caller's labels.
-        blocked: why no worker claims the run, or None.
-    """
-
-    status: Status
-    workflow: str
-    version: str
-    created: int
-    updated: int
-    due: int | None = None
-    waiting: tuple[Waiting, ...] = ()
-    tags: Mapping[str, str] = field(factory=dict)
-    blocked: Blocked | None = None
-
-
-@frozen
-class RunHead:
-    """A head with what the store itself knows of the run.
-
-    Attributes:
-        run_id: the run.
-        incarnation: number of the current one.
-        seq: number of records in its history; the seq of the next one.
-        fence: the newest session number.
-        closed: whether the current incarnation is closed.
-        lease_until: when the live lease lapses, microseconds since 1970; None when nobody holds one.
-        head: the index row. `due` is the earlier of what the owner wrote and what outside writers set.
-    """
-
-    run_id: str
-    incarnation: int
-    seq: int
-    fence: int
-    closed: bool
-    lease_until: int | None
-    head: Head
 
 
 @frozen
@@ -275,22 +194,6 @@ CreateOutcome: TypeAlias = Created | Exists | NotApplied | Unknown
 
 
 @frozen
-class HeadFilter:
-    """Which heads to list; None means any. `tag` is (name, value), value None means any value.
-
-    A run under a live lease is being driven, and what its head said when it was parked may be over. So `status`
-    "running" means every open run under a live lease, whatever status its head holds; any other status leaves those
-    out, and so does `waiting_for`, since the wait may be answered already.
-    """
-
-    status: Status | None = None
-    workflow: str | None = None
-    tag: tuple[str, str | None] | None = None
-    waiting_for: str | None = None
-    blocked: bool | None = None
-
-
-@frozen
 class Durability:
     """What the store's live settings survive. None means that it can't be told.
 
@@ -305,6 +208,30 @@ class Durability:
     power_loss: bool | None
     failover: bool | None
     settings: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class Verified:
+    """A part of a store that was read from its first byte to its last.
+
+    Attributes:
+        place: a file, or a table and the run in it.
+        run_id, incarnation: whose history it holds; None when it holds something else.
+        records: the history, as far as it is whole.
+        size: bytes that were read.
+        problem: what is wrong with it, or None.
+        note: what is unusual about it and does no harm, such as a torn record that was never acknowledged; or None.
+        share: how much of the store has been read after this part, 0 to 1.
+    """
+
+    place: str
+    run_id: str | None = None
+    incarnation: int | None = None
+    records: Sequence[bytes] = ()
+    size: int = 0
+    problem: CorruptHistoryError | None = None
+    note: str | None = None
+    share: float = 1.0
 
 
 @runtime_checkable
@@ -413,7 +340,7 @@ class Store(Protocol):
         """Take leases of open runs that are due at `now`, earliest due first.
 
         A run that is left by a dead owner is due. A blocked run is skipped, unless `fingerprints` is given and
-        does not hold the one that it was blocked with.
+        holds none of those that it was blocked with.
         """
         ...
 
@@ -435,6 +362,24 @@ class Store(Protocol):
 
     def wait(self, run_id: str, seq: int, timeout: float) -> bool:
         """Block until the history may be longer than `seq`, at most `timeout` seconds; a hint: False says nothing."""
+        ...
+
+    def on_due(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called, from any thread, when a run may have become due; gives the function that ends this.
+
+        A hint: it may be called for nothing, and need not be called for what other processes write. Who waits for
+        due runs looks from time to time. `wake` must be quick, and does not raise.
+        """
+        ...
+
+    def verify(self) -> Iterator[Verified]:
+        """Read every byte, part by part, at least one part for each incarnation of each run. Writes nothing.
+
+        Other processes may go on meanwhile; each part is as it was when it was read.
+
+        Raises:
+            StoreError: the store can't be read at all.
+        """
         ...
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 import time
 
 try:
@@ -12,7 +13,7 @@ try:
 except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FLAGS", "FileLock", "fcntl", "make_private"]
+__all__ = ["FLAGS", "FairLock", "FileLock", "fcntl", "make_private"]
 
 FLAGS: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 """With which every file is opened: not inherited by programs that are started, and no link."""
@@ -71,3 +72,55 @@ class FileLock:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
             self._fd = -1
+
+
+class FairLock:
+    """A lock between threads and processes in which nobody is passed by for ever: `PATH.turn` and `PATH.lock`.
+
+    Who waits for the lock holds the turn, so a busy process that comes back at once has to queue behind it.
+
+    Args:
+        path: of the two files, without their endings; the directory must exist when the lock is first taken.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._threads = threading.Lock()
+        self._turn, self._lock = FileLock(f"{path}.turn"), FileLock(f"{path}.lock")
+
+    def acquire(self, seconds: float) -> bool:
+        """Take it; False when another process held it, or the turn, for so long.
+
+        Raises:
+            OSError: a file can't be opened or locked.
+        """
+        self._threads.acquire()
+        got = False
+        try:
+            if self._turn.acquire(seconds):
+                try:
+                    got = self._lock.acquire(seconds)
+                finally:
+                    self._turn.release()
+        finally:
+            if not got:
+                self._threads.release()
+        return got
+
+    def release(self) -> None:
+        """Let go."""
+        try:
+            self._lock.release()
+        finally:
+            self._threads.release()
+
+    def close(self) -> None:
+        """Close the files, when the thread that holds the lock is done."""
+        with self._threads:
+            self._turn.close()
+            self._lock.close()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: an inherited descriptor shares its lock with the parent, whose threads aren't here."""
+        self._turn.close()
+        self._lock.close()
+        self._threads = threading.Lock()

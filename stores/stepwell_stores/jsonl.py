@@ -6,19 +6,13 @@ a run hold its short write lock, readers too, so nobody sees a record before it 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Literal
 
 from attrs import evolve
 
-from stepwell.errors import (
-    ClosedError,
-    CorruptHistoryError,
-    NotFoundError,
-    StoreUnavailableError,
-)
+from stepwell.errors import NotFoundError, StoreUnavailableError
 from stepwell.store import (
     AlreadyCommitted,
     AppendOutcome,
@@ -37,15 +31,19 @@ from stepwell.store import (
     Tail,
     Then,
     Unknown,
+    Verified,
     envelope,
     seal,
 )
 
 from .bell import Bell
-from .jsonl_files import Directory, UnsyncedError, WriteError, translated
+from .filelock import fcntl
+from .filesystems import kind_of
+from .jsonl_access import Access
+from .jsonl_files import Directory, UnsyncedError, WriteError
 from .jsonl_journal import find_attempt
-from .jsonl_names import encode
 from .jsonl_runs import Fence, Held, Run, Runs, begun
+from .jsonl_verify import verify
 from .liveness import Owners
 from .rules import (
     Clock,
@@ -62,8 +60,6 @@ from .rules import (
 
 __all__ = ["JsonlStore"]
 
-T = TypeVar("T")
-
 
 class JsonlStore:
     """Keeps histories in files of a directory, durable against power cuts.
@@ -72,24 +68,40 @@ class JsonlStore:
         directory: made with mode 0700 at first use; its parent must exist.
         must_exist: refuse to make it.
         clock: gives microseconds since 1970, for leases; None is this machine's clock.
+        sync: "full" acknowledges what is on the disk; "off" leaves it to the system when it gets there, so a power cut
+            loses what was acknowledged in the last half minute or so.
+        network: also on a network file system, whose locks and syncs can't be trusted as a rule.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, must_exist: bool = False, clock: Clock | None = None
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        must_exist: bool = False,
+        clock: Clock | None = None,
+        sync: Literal["full", "off"] = "full",
+        network: bool = False,
     ) -> None:
         self.path = os.path.realpath(os.fspath(directory))
         self._clock = clock or system_clock
-        self._files = Directory(self.path, must_exist=must_exist)
+        self._synced = sync == "full"
+        self._files = Directory(self.path, must_exist=must_exist, syncs=self._synced, network=network)
         self._runs = Runs(self._files)
+        self._access = Access(self._files, self._runs)
         self._owners = Owners(os.path.join(self.path, ".owners"))
         self._bell = Bell()
-        self._closed = False
 
     @property
     def durability(self) -> Durability:
-        """Every acknowledged record was synced to the disk."""
-        settings = {"store": "jsonl", "path": self.path, "sync": "fdatasync"}
-        return Durability(process_crash=True, power_loss=True, failover=False, settings=settings)
+        """Whether acknowledged records were synced to the disk."""
+        how = "F_FULLFSYNC" if hasattr(fcntl, "F_FULLFSYNC") else "fdatasync"
+        settings = {
+            "store": "jsonl",
+            "path": self.path,
+            "sync": how if self._synced else "off",
+            "file_system": kind_of(self.path),
+        }
+        return Durability(process_crash=True, power_loss=self._synced, failover=False, settings=settings)
 
     def create(
         self,
@@ -119,7 +131,7 @@ class JsonlStore:
             new = begun(run_id, stem, 0, lines, fence, then == "closed", head)
             return Created(self._begin(new, lines, lease, attempt_id))
 
-        return self._attempt(run_id, work)
+        return self._bell.due.told(self._access.attempt(run_id, work), head.due)
 
     def open_incarnation(
         self,
@@ -147,7 +159,7 @@ class JsonlStore:
             new = begun(run_id, stem, incarnation, lines, fence, False, head)
             return Committed(0, incarnation, self._begin(new, lines, lease, attempt_id))
 
-        return self._attempt(run_id, work)
+        return self._bell.due.told(self._access.attempt(run_id, work), head.due)
 
     def append(
         self,
@@ -184,7 +196,8 @@ class JsonlStore:
             new = evolve(run, head=head or run.head, closed=then == "closed", held=None if frees else run.held)
             return self._write(run, new, lines) or Committed(expected_seq, incarnation)
 
-        return self._attempt(run_id, work)
+        left = due if fence is None else head.due if head is not None and release else None
+        return self._bell.due.told(self._access.attempt(run_id, work), left)
 
     def _append_outside(
         self,
@@ -232,19 +245,19 @@ class JsonlStore:
     def head(self, run_id: str) -> RunHead | None:
         """The run's head; see the port."""
         check_run_id(run_id)
-        with self._open(run_id, writing=False) as (_, run):
+        with self._access.opened(run_id, writing=False) as (_, run):
             return None if run is None else self._run_head(run)
 
     def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
         """A page of heads, newest first; see the port. Looks at every run."""
         start = None if after is None else (self._created(after), after)
-        rows = [self._run_head(run) for run in self._all(skip_damaged=False)]
+        rows = [self._run_head(run) for run in self._access.all(skip_damaged=False)]
         rows = [r for r in rows if matches(r, where) and (start is None or (r.head.created, r.run_id) < start)]
         rows.sort(key=lambda r: (r.head.created, r.run_id), reverse=True)
         return rows[:limit]
 
     def _created(self, run_id: str) -> int:
-        with self._open(run_id, writing=False) as (stem, run):
+        with self._access.opened(run_id, writing=False) as (stem, run):
             if run is not None:
                 return run.head.created
             fence = self._runs.fence(stem)
@@ -257,7 +270,7 @@ class JsonlStore:
     ) -> Tail | None:
         """Records of a history; see the port."""
         check_run_id(run_id)
-        with self._open(run_id, writing=False) as (_, run):
+        with self._access.opened(run_id, writing=False) as (_, run):
             number = run.incarnation if run is not None and incarnation is None else incarnation
             if run is None or number is None or not 0 <= number <= run.incarnation:
                 return None
@@ -273,7 +286,7 @@ class JsonlStore:
         check_run_id(run_id)
         request = LeaseRequest(owner, ttl)
         check_lease(request)
-        with self._open(run_id) as (_, run):
+        with self._access.opened(run_id) as (_, run):
             if run is None:
                 return None
             return self._grant(run, request, None)[0] or self._run_head(run)
@@ -291,12 +304,12 @@ class JsonlStore:
             wanted = when is not None and (run.held is not None or when <= now) and may_try(run.head.blocked, known)
             return when if wanted else None
 
-        found = [(when, run.run_id) for run in self._all(skip_damaged=True) if (when := due(run)) is not None]
+        found = [(when, run.run_id) for run in self._access.all(skip_damaged=True) if (when := due(run)) is not None]
         leases: list[Lease] = []
         for _, run_id in sorted(found):
             if len(leases) >= limit:
                 break
-            with self._open(run_id) as (_, run):
+            with self._access.opened(run_id) as (_, run):
                 lease = None if run is None or due(run) is None else self._grant(run, request, None)[0]
             if lease is not None:
                 leases.append(lease)
@@ -304,13 +317,13 @@ class JsonlStore:
 
     def next_due(self) -> int | None:
         """The earliest due instant; see the port. Looks at every run, and passes damaged ones by."""
-        dues = [self._due(run) for run in self._all(skip_damaged=True) if run.head.blocked is None]
+        dues = [self._due(run) for run in self._access.all(skip_damaged=True) if run.head.blocked is None]
         return min((due for due in dues if due is not None), default=None)
 
     def renew(self, lease: Lease, ttl: float) -> Lease | None:
         """Extend a lease; see the port."""
         check_lease(LeaseRequest(lease.owner, ttl))
-        with self._open(lease.run_id) as (_, run):
+        with self._access.opened(lease.run_id) as (_, run):
             if run is None or run.held is None or run.fence != lease.fence:
                 return None
             run.held = evolve(run.held, until=self._clock() + micros(ttl), lock=self._owners.own())
@@ -319,15 +332,16 @@ class JsonlStore:
 
     def release(self, lease: Lease) -> None:
         """End a lease; see the port."""
-        with self._open(lease.run_id) as (_, run):
+        with self._access.opened(lease.run_id) as (_, run):
             if run is not None and run.held is not None and run.fence == lease.fence:
                 run.held = None
                 self._keep(run)
+        self._bell.due.ring()
 
     def delete(self, run_id: str, incarnation: int) -> bool:
         """Remove a closed run; see the port. A small file with its fence stays."""
         check_run_id(run_id)
-        with self._open(run_id) as (stem, run):
+        with self._access.opened(run_id) as (stem, run):
             if run is None or not run.closed or run.incarnation != incarnation:
                 return False
             self._runs.raise_fence(stem, Fence(run_id, run.fence, True, run.head.created))
@@ -343,60 +357,19 @@ class JsonlStore:
 
         return self._bell.wait(grown, timeout)
 
+    def on_due(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called when a run may have become due; see the port."""
+        return self._bell.due.listen(wake)
+
+    def verify(self) -> Iterator[Verified]:
+        """Read every byte; see the port."""
+        return verify(self._files, self._runs, self._access)
+
     def close(self) -> None:
         """Close the lock files and give up the leases that this store holds."""
-        self._closed = True
-        self._files.close()
+        self._access.close()
         self._owners.close()
         self._bell.ring()
-
-    def _attempt(self, run_id: str, work: Callable[[str, Run | None], T]) -> T | NotApplied | Unknown:
-        """Run a write whose failure is an outcome. `work` turns what fails after the write into one by itself."""
-        try:
-            with self._open(run_id) as (stem, run):
-                try:
-                    return work(stem, run)
-                except UnsyncedError as e:
-                    return Unknown(e)
-                except OSError as e:
-                    return NotApplied(e)
-        except StoreUnavailableError as e:
-            return NotApplied(e)
-
-    @contextlib.contextmanager
-    def _open(self, run_id: str, *, writing: bool = True) -> Iterator[tuple[str, Run | None]]:
-        """Hold a run's lock and say where it stands; the system's errors become the port's."""
-        stem = encode(run_id)
-        with self._translated(), self._files.locked(stem):
-            self._check_open()
-            run = self._runs.load(stem, writing=writing)
-            yield stem, run
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        self._check_open()
-        try:
-            yield
-        except (OSError, UnsyncedError, WriteError) as e:
-            raise translated(self.path, e) from e
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"the store {self.path} is closed")
-
-    def _all(self, *, skip_damaged: bool) -> Iterator[Run]:
-        with self._translated():
-            stems = self._runs.stems()
-        for stem in stems:
-            try:
-                with self._translated(), self._files.locked(stem):
-                    run = self._runs.load(stem, writing=False)
-            except CorruptHistoryError:
-                if skip_damaged:
-                    continue  # one damaged run must not stop the others; reading or listing it tells
-                raise
-            if run is not None:
-                yield run
 
     def _live(self, run: Run) -> bool:
         return run.held is not None and run.held.until > self._clock() and self._owners.alive(run.held.lock)

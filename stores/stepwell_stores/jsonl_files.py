@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 
 from stepwell.errors import StepwellError, StoreError, StoreMisconfiguredError, StoreUnavailableError
 
-from .filelock import FLAGS, FileLock, fcntl, make_private
+from .filelock import FLAGS, FairLock, fcntl, make_private
+from .filesystems import refuse_network
 from .liveness import ForkAware, watch_forks
 
 __all__ = ["Directory", "UnsyncedError", "WriteError", "translated"]
@@ -41,13 +41,17 @@ class Directory(ForkAware):
     Args:
         path: absolute; made with mode 0700 at first use, its parent must exist.
         must_exist: refuse to make it.
+        syncs: False leaves it to the system when bytes reach the disk.
+        network: also on a network file system.
     """
 
-    def __init__(self, path: str, *, must_exist: bool = False) -> None:
+    def __init__(self, path: str, *, must_exist: bool = False, syncs: bool = True, network: bool = False) -> None:
         self.path = path
         self._must_exist = must_exist
+        self._syncs = syncs
+        self._network = network
         self._ready = False
-        self._stripes = [self._stripe(number) for number in range(_STRIPES)]
+        self._stripes = [FairLock(self.file(f".locks/{number:02x}")) for number in range(_STRIPES)]
         watch_forks(self)
 
     def file(self, name: str) -> str:
@@ -62,26 +66,13 @@ class Directory(ForkAware):
             StoreUnavailableError: somebody held it for five seconds.
         """
         self.prepare()
-        threads, turn, lock = self._stripes[zlib.crc32(stem.encode()) % _STRIPES]
-        with threads:
-            # Who waits holds the turn, so a busy process that comes back at once can't pass it by.
-            self._take(turn, stem)
-            try:
-                self._take(lock, stem)
-            finally:
-                turn.release()
-            try:
-                yield
-            finally:
-                lock.release()
-
-    def _take(self, lock: FileLock, stem: str) -> None:
+        lock = self._stripes[zlib.crc32(stem.encode()) % _STRIPES]
         if not lock.acquire(_BUSY_SECONDS):
             raise StoreUnavailableError(f"{self.path}: another process holds the write lock of {stem}; try again")
-
-    def _stripe(self, number: int) -> tuple[threading.Lock, FileLock, FileLock]:
-        path = self.file(f".locks/{number:02x}")
-        return threading.Lock(), FileLock(f"{path}.turn"), FileLock(f"{path}.lock")
+        try:
+            yield
+        finally:
+            lock.release()
 
     def prepare(self) -> None:
         """See at first use that the directory can hold a store; make it when there is none.
@@ -101,6 +92,8 @@ class Directory(ForkAware):
             raise StoreMisconfiguredError(f"{self.path} is no directory; name one for the store's files")
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
             raise StoreMisconfiguredError(f"no permission to write in {self.path}; run as its owner, or chmod it")
+        if not self._network:
+            refuse_network(self.path, "file:")
         make_private(self.file(".locks"))
         self._ready = True
 
@@ -109,26 +102,24 @@ class Directory(ForkAware):
         if not os.path.isdir(parent):
             raise StoreMisconfiguredError(f"there is no directory {parent} to make {self.path} in; mkdir -p {parent}")
         try:
+            if not self._network:
+                refuse_network(parent, "file:")
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
                 os.chmod(self.path, 0o700)  # whatever the umask says
-            sync_directory(parent)
+            self._sync_names(parent)
         except OSError as e:
             raise StoreMisconfiguredError(f"can't make {self.path}: {e.strerror}; check who owns {parent}") from e
 
     def close(self) -> None:
         """Close the lock files, when those who hold them are done."""
-        for threads, turn, lock in self._stripes:
-            with threads:
-                turn.close()
-                lock.close()
+        for lock in self._stripes:
+            lock.close()
 
     def after_fork_in_child(self) -> None:
-        """Open the lock files anew: an inherited descriptor shares its lock with the parent."""
-        for _, turn, lock in self._stripes:
-            turn.close()
-            lock.close()
-        self._stripes = [self._stripe(number) for number in range(_STRIPES)]
+        """Open the lock files anew."""
+        for lock in self._stripes:
+            lock.after_fork_in_child()
 
     def read(self, name: str) -> bytes | None:
         """All bytes of a file, None when there is none."""
@@ -185,12 +176,12 @@ class Directory(ForkAware):
         try:
             os.fchmod(fd, 0o600)
             write_all(fd, data)
-            os.fsync(fd)
+            self._sync(fd)
         finally:
             os.close(fd)
         try:
             os.replace(temporary, self.file(name))
-            sync_directory(self.path)
+            self._sync_names()
         except OSError as e:
             raise UnsyncedError(f"{self.file(name)}: {e}") from e
 
@@ -209,10 +200,10 @@ class Directory(ForkAware):
         try:
             write_all(fd, data)
             written = True
-            sync_file(fd)
+            self._sync(fd)
         except OSError as e:
             # Never a second sync on a descriptor whose sync failed: the kernel would say yes and have lost the bytes.
-            raise WriteError(e, undone=_cut(path, size) and not written) from e
+            raise WriteError(e, undone=self._shorten(path, size) and not written) from e
         finally:
             os.close(fd)
 
@@ -229,10 +220,10 @@ class Directory(ForkAware):
             if written:
                 os.lseek(fd, at, os.SEEK_SET)
                 write_all(fd, written)
-            sync_file(fd)
+            self._sync(fd)
         finally:
             os.close(fd)
-        sync_directory(self.path)
+        self._sync_names()
 
     def cut(self, name: str, size: int, torn: bytes) -> None:
         """Keep torn bytes in a file beside, and cut them off."""
@@ -240,37 +231,42 @@ class Directory(ForkAware):
         try:
             os.fchmod(aside, 0o600)
             write_all(aside, torn)
-            os.fsync(aside)
+            self._sync(aside)
         finally:
             os.close(aside)
-        sync_directory(self.path)
-        fd = os.open(self.file(name), os.O_WRONLY | FLAGS)
-        try:
-            os.ftruncate(fd, size)
-            sync_file(fd)
-        finally:
-            os.close(fd)
+        self._sync_names()
+        self._truncate(self.file(name), size)
 
     def remove(self, names: list[str]) -> None:
         """Remove files, durably."""
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.file(name))
-        sync_directory(self.path)
+        self._sync_names()
 
+    def _shorten(self, path: str, size: int) -> bool:
+        """Bring a file back to `size` after a failed append; whether that went well."""
+        try:
+            self._truncate(path, size)
+        except OSError:
+            return False
+        return True
 
-def _cut(path: str, size: int) -> bool:
-    """Bring a file back to `size` after a failed append; whether that went well."""
-    try:
+    def _truncate(self, path: str, size: int) -> None:
         fd = os.open(path, os.O_WRONLY | FLAGS)
         try:
             os.ftruncate(fd, size)
-            sync_file(fd)
+            self._sync(fd)
         finally:
             os.close(fd)
-    except OSError:
-        return False
-    return True
+
+    def _sync(self, fd: int) -> None:
+        if self._syncs:
+            sync_file(fd)
+
+    def _sync_names(self, directory: str | None = None) -> None:
+        if self._syncs:
+            sync_directory(directory or self.path)
 
 
 def write_all(fd: int, data: bytes) -> None:

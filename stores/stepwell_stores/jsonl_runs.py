@@ -17,12 +17,12 @@ from typing import Any
 from attrs import asdict, define, frozen
 
 from stepwell.errors import CorruptHistoryError
-from stepwell.store import Blocked, Head, Waiting, envelope
+from stepwell.store import Head, Waiting, envelope
 
 from .jsonl_files import Directory
 from .jsonl_journal import rebuilt_head, scan
 from .jsonl_names import decode, encode
-from .rules import Position, status_from
+from .rules import Position, blocked_from, status_from
 
 __all__ = ["Fence", "Held", "Run", "Runs", "begun"]
 
@@ -91,7 +91,6 @@ class Runs:
 
     def __init__(self, files: Directory) -> None:
         self._files = files
-        self._synced: set[str] = set()  # journals that this process has synced, or written, since it opened them
 
     def stems(self) -> list[str]:
         """The stems of all runs that have a journal."""
@@ -102,8 +101,11 @@ class Runs:
     def load(self, stem: str, *, writing: bool) -> Run | None:
         """Where a run stands; None when there is none.
 
+        A head that knows the journal's size was kept after the journal was synced to it. Without one, the writer may
+        have died before its sync: then the records are made durable before anybody acts on them, readers too.
+
         Args:
-            writing: also mend what a crash has left, and make durable what is there, before it is built upon.
+            writing: also cut off what a crash has left torn, to write behind what is whole.
 
         Raises:
             CorruptHistoryError: the files don't hold what the store writes.
@@ -111,7 +113,7 @@ class Runs:
         fence = self.fence(stem)
         if fence is not None and fence.deleted:
             return None
-        known = self._cached(stem)
+        known = self.cached(stem)
         number = 0 if known is None else known.incarnation
         size = self._files.size(journal(stem, number))
         if size is None:
@@ -138,15 +140,13 @@ class Runs:
         granted = max(run.session, 0 if fence is None else fence.fence)
         if run.fence != granted:
             run.fence, run.held = granted, None
-        if writing and run.journal not in self._synced:
-            self._files.sync(run.journal)
-            self._synced.add(run.journal)
         return run
 
     def _rebuild(self, stem: str, number: int, known: Run | None, fence: Fence | None, *, writing: bool) -> Run:
         name = journal(stem, number)
         path = self._files.file(name)
-        found = scan(self._files.read(name) or b"", path)
+        data = self._files.read(name) or b""
+        found = scan(data, path)
         if not found.lines:
             raise CorruptHistoryError(f"{path}: holds no whole record; restore it from a backup", place=path, byte=0)
         run_id = decode(stem) or (fence and fence.run_id) or (known and known.run_id)
@@ -159,11 +159,10 @@ class Runs:
         if known is not None and number == known.incarnation and not run.closed:
             run.held, run.fence = known.held, known.fence
         if found.unended and not writing:
-            run.size -= 1
-        elif writing:
-            start = known.size if known is not None and number == known.incarnation else 0
-            self._files.sync(name, _text(found.lines)[start:], start)
-            self._synced.add(name)
+            run.size -= 1  # the newline that is missing is for a writer to add
+        start = known.size if known is not None and number == known.incarnation else 0
+        self._files.sync(name, _text(found.lines)[start : run.size], start)
+        if writing or (run.size == len(data) and not found.unended):
             self.save(run)
         return run
 
@@ -214,7 +213,7 @@ class Runs:
             return False
         return True
 
-    def _cached(self, stem: str) -> Run | None:
+    def cached(self, stem: str) -> Run | None:
         """The head as it was kept, None when it is gone or no head: then it is rebuilt."""
         try:
             text = (self._files.read(f"{stem}.head.json") or b"").rstrip()
@@ -267,9 +266,7 @@ class Runs:
             OSError: nothing changed.
             UnsyncedError: it may be undone by a power cut.
         """
-        self._synced.discard(run.journal)
         self._files.publish(run.journal, _text(lines))
-        self._synced.add(run.journal)
         self.save(run)
 
     def append(self, run: Run, lines: list[bytes]) -> int:
@@ -279,15 +276,12 @@ class Runs:
             WriteError: as `Directory.append`.
         """
         data = _text(lines)
-        self._synced.discard(run.journal)  # until it is known that the write went well
         self._files.append(run.journal, data, run.size)
-        self._synced.add(run.journal)
         return len(data)
 
     def clear(self, stem: str) -> None:
         """Remove all files of a run but its fence."""
         names = [name for name in self._files.names() if name.startswith(f"{stem}.") and name != f"{stem}.fence"]
-        self._synced.difference_update(names)
         # The head first: it must never speak of another journal under the old name.
         names.sort(key=lambda name: not name.endswith(".head.json"))
         with contextlib.suppress(FileNotFoundError):
@@ -305,6 +299,6 @@ def _text(lines: list[bytes]) -> bytes:
 def _head(row: dict[str, Any]) -> Head:
     waiting = tuple(Waiting(**wait) for wait in row.pop("waiting"))
     blocked = row.pop("blocked")
-    head = Head(**row, waiting=waiting, blocked=None if blocked is None else Blocked(**blocked))
+    head = Head(**row, waiting=waiting, blocked=blocked_from(blocked))
     status_from(head.status)
     return head

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import define, evolve, field
 
@@ -26,9 +26,11 @@ from stepwell.store import (
     RunHead,
     Tail,
     Then,
+    Verified,
     seal,
 )
 
+from .bell import DueBell
 from .liveness import ForkAware, watch_forks
 from .rules import (
     Clock,
@@ -89,6 +91,7 @@ class MemoryStore(ForkAware):
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._clock = clock or system_clock
         self._changed = threading.Condition()
+        self._due_bell = DueBell()
         self._runs: dict[str, _Run] = {}
         self._deleted: dict[str, tuple[int, int]] = {}  # run id -> (fence, created)
         self._closed = False
@@ -123,7 +126,7 @@ class MemoryStore(ForkAware):
             run = self._runs[run_id] = _Run(run_id, fence, head, then == "closed", [lines])
             run.attempts[attempt_id] = (0, 0)
             self._changed.notify_all()
-            return Created(self._first_lease(run, lease, attempt_id))
+            return self._due_bell.told(Created(self._first_lease(run, lease, attempt_id)), head.due)
 
     def open_incarnation(
         self,
@@ -148,7 +151,7 @@ class MemoryStore(ForkAware):
             run.attempts[attempt_id] = (incarnation, 0)
             run.head, run.closed = head, False
             self._changed.notify_all()
-            return Committed(0, incarnation, self._first_lease(run, lease, attempt_id))
+            return self._due_bell.told(Committed(0, incarnation, self._first_lease(run, lease, attempt_id)), head.due)
 
     def append(
         self,
@@ -187,7 +190,8 @@ class MemoryStore(ForkAware):
             if run.closed or release:
                 run.held = None
             self._changed.notify_all()
-            return Committed(expected_seq, incarnation)
+            left = head.due if head is not None and release else None
+            return self._due_bell.told(Committed(expected_seq, incarnation), left)
 
     def _append_outside(
         self,
@@ -211,7 +215,7 @@ class MemoryStore(ForkAware):
             run.attempts[attempt_id] = (run.incarnation, seq)
         run.head = evolve(run.head, due=earlier(run.head.due, due))
         self._changed.notify_all()
-        return Committed(seq, run.incarnation, *self._regrant(run, lease, attempt_id))
+        return self._due_bell.told(Committed(seq, run.incarnation, *self._regrant(run, lease, attempt_id)), due)
 
     def head(self, run_id: str) -> RunHead | None:
         """The run's head; see the port."""
@@ -304,6 +308,7 @@ class MemoryStore(ForkAware):
             run = self._runs.get(lease.run_id)
             if run is not None and run.fence == lease.fence:
                 run.held = None
+        self._due_bell.ring()
 
     def delete(self, run_id: str, incarnation: int) -> bool:
         """Remove a closed run; see the port."""
@@ -331,6 +336,21 @@ class MemoryStore(ForkAware):
             told = self._changed.wait_for(grown, timeout)
             self._check_open()
             return told
+
+    def on_due(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called when a run may have become due; see the port."""
+        return self._due_bell.listen(wake)
+
+    def verify(self) -> Iterator[Verified]:
+        """Read every byte; see the port."""
+        with self._changed:
+            self._check_open()
+            runs = {run_id: [list(lines) for lines in run.histories] for run_id, run in self._runs.items()}
+        for done, (run_id, histories) in enumerate(runs.items(), 1):
+            for number, lines in enumerate(histories):
+                place = f"memory, run {run_id!r}, incarnation {number}"
+                size = sum(map(len, lines))
+                yield Verified(place, run_id, number, lines, size, share=done / len(runs))
 
     def close(self) -> None:
         """Forget everything."""

@@ -187,7 +187,7 @@ def shown_status(head: RunHead) -> Status:
 
 def may_try(blocked: Blocked | None, fingerprints: frozenset[str]) -> bool:
     """Whether a worker whose code has these fingerprints may claim a run that is blocked so."""
-    return blocked is None or (bool(fingerprints) and blocked.fingerprint not in fingerprints)
+    return blocked is None or (bool(fingerprints) and fingerprints.isdisjoint(blocked.fingerprints))
 
 
 def waiting_json(waiting: Sequence[Waiting]) -> str:
@@ -208,12 +208,12 @@ def blocked_json(blocked: Blocked | None) -> str | None:
     """Why a run is blocked, as a JSON object."""
     if blocked is None:
         return None
-    return json.dumps({"code": blocked.code, "message": blocked.message, "fingerprint": blocked.fingerprint})
+    return json.dumps({"code": blocked.code, "message": blocked.message, "fingerprints": blocked.fingerprints})
 
 
-def blocked_from(row: dict[str, str] | None) -> Blocked | None:
+def blocked_from(row: dict[str, Any] | None) -> Blocked | None:
     """Read what `blocked_json` wrote, once parsed."""
-    return None if row is None else Blocked(row["code"], row["message"], row["fingerprint"])
+    return None if row is None else Blocked(row["code"], row["message"], tuple(row["fingerprints"]))
 
 
 def status_from(text: str) -> Status:

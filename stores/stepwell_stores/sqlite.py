@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, TypeVar
 
 from stepwell.errors import NotFoundError
 from stepwell.store import (
@@ -31,6 +31,7 @@ from stepwell.store import (
     Tail,
     Then,
     Unknown,
+    Verified,
     seal,
 )
 
@@ -50,6 +51,7 @@ from .rules import (
 from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
 from .sqlite_history import advance, found, insert, lines_of, refusal
 from .sqlite_rows import Row, find
+from .sqlite_verify import verify
 
 __all__ = ["SqliteStore"]
 
@@ -63,13 +65,24 @@ class SqliteStore:
         path: the file; made with mode 0600 at first use. Its directory must exist.
         must_exist: refuse to make it.
         clock: gives microseconds since 1970, for leases; None is this machine's clock.
+        sync: SQLite's `synchronous`. With "normal" a power cut loses what was acknowledged since the last checkpoint.
+        network: also on a network file system, whose locks and syncs can't be trusted as a rule.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, must_exist: bool = False, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        must_exist: bool = False,
+        clock: Clock | None = None,
+        sync: Literal["full", "normal"] = "full",
+        network: bool = False,
+    ) -> None:
         self.path = resolve(path)
         self._clock = clock or system_clock
         locks = f"{self.path}-owners"
-        self._database = Database(self.path, locks, must_exist=must_exist)
+        synchronous = 2 if sync == "full" else 1
+        self._database = Database(self.path, locks, must_exist=must_exist, synchronous=synchronous, network=network)
         self._owners = Owners(locks)
         self._bell = Bell()
 
@@ -110,7 +123,7 @@ class SqliteStore:
                 return Created()
             return Created(self._first_lease(db, run_id, 0, fence, len(lines), lease, attempt_id))
 
-        return self._attempt(work)
+        return self._bell.due.told(self._attempt(work), head.due)
 
     def open_incarnation(
         self,
@@ -143,7 +156,7 @@ class SqliteStore:
             first = self._first_lease(db, run_id, incarnation, fence, len(lines), lease, attempt_id)
             return Committed(0, incarnation, first)
 
-        return self._attempt(work)
+        return self._bell.due.told(self._attempt(work), head.due)
 
     def append(
         self,
@@ -163,9 +176,10 @@ class SqliteStore:
         """Append to a history; see the port."""
         check_append(run_id, incarnation, expected_seq, records, attempt_id, head, then, fence, release, lease)
         if fence is None:
-            return self._attempt(
+            done = self._attempt(
                 lambda db: self._append_outside(db, run_id, incarnation, expected_seq, records, attempt_id, due, lease)
             )
+            return self._bell.due.told(done, due)
         assert incarnation is not None  # check_append saw to it
         assert expected_seq is not None
         number, seq = incarnation, expected_seq
@@ -178,7 +192,7 @@ class SqliteStore:
             insert(db, run_id, number, seq, lines)
             return Committed(seq, number)
 
-        return self._attempt(work)
+        return self._bell.due.told(self._attempt(work), head.due if head is not None and release else None)
 
     def _append_outside(
         self,
@@ -293,12 +307,12 @@ class SqliteStore:
         if known:
             found += db.execute(sql.DUE_BLOCKED, (json.dumps(known), now, limit))
         for when, run_id, blocked_by in self._left(db):
-            if blocked_by is None or (known and blocked_by not in known):
+            if blocked_by is None or (known and not {*known} & {*json.loads(blocked_by)}):
                 found.append((when, run_id))
         return [run_id for _, run_id in sorted(found)[:limit]]
 
     def _left(self, db: sqlite3.Connection) -> list[tuple[int, str, str | None]]:
-        """Runs whose owner died or went silent: (since when they are due, run id, fingerprint that blocks)."""
+        """Runs whose owner died or went silent: (since when they are due, run id, JSON list of what blocks them)."""
         clock = self._clock()
         rows = db.execute(sql.LEASED).fetchall()
         dead = {lock for lock in {row[1] for row in rows} if not self._owners.alive(lock)}
@@ -336,6 +350,7 @@ class SqliteStore:
     def release(self, lease: Lease) -> None:
         """End a lease; see the port."""
         self._database.write(lambda db: db.execute(sql.RELEASE, (lease.run_id, lease.fence)))
+        self._bell.due.ring()
 
     def delete(self, run_id: str, incarnation: int) -> bool:
         """Remove a closed run; see the port."""
@@ -361,6 +376,14 @@ class SqliteStore:
             return found is not None and found[0] > seq
 
         return self._bell.wait(grown, timeout)
+
+    def on_due(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called when a run may have become due; see the port."""
+        return self._bell.due.listen(wake)
+
+    def verify(self) -> Iterator[Verified]:
+        """Read every byte; see the port."""
+        return verify(self._database, self.path)
 
     def close(self) -> None:
         """Close the connections and give up the leases that this store holds."""

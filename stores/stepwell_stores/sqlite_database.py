@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from attrs import evolve
+
 from stepwell.errors import (
     ClosedError,
     CorruptHistoryError,
@@ -20,15 +22,15 @@ from stepwell.errors import (
     StoreUnavailableError,
 )
 
-from .filelock import FileLock, fcntl, make_private
+from .filelock import FairLock, fcntl, make_private
+from .filesystems import kind_of
 from .liveness import ForkAware, watch_forks
-from .sqlite_schema import connect, primary_code
+from .sqlite_schema import BUSY_SECONDS, RESETS_SAFELY, Opening, check_version, connect, primary_code
 
 __all__ = ["AmbiguousError", "Database", "NotWrittenError"]
 
 T = TypeVar("T")
 
-_TURN_SECONDS = 1.0  # then the holder may be a stopped process, and fairness is given up
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _FORBIDDEN = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
@@ -76,18 +78,26 @@ class _Handle:
 class Database(ForkAware):
     """Runs functions in transactions of one file.
 
+    A write holds a file lock of ours from before BEGIN until after COMMIT. So writers come in turn, and no commit
+    overlaps the checkpoint that another one ends with, which older versions of SQLite don't survive (`RESETS_SAFELY`).
+
     Args:
         path: absolute; opened at first use.
         locks: the directory of lock files beside it.
         must_exist: whether a missing file is an error rather than made.
+        synchronous: SQLite's setting: 2 (FULL) or 1 (NORMAL).
+        network: also on a network file system.
     """
 
-    def __init__(self, path: str, locks: str, *, must_exist: bool = False) -> None:
+    def __init__(
+        self, path: str, locks: str, *, must_exist: bool = False, synchronous: int = 2, network: bool = False
+    ) -> None:
         self.path = path
-        self._must_exist = must_exist
+        self._opening = Opening(must_exist, synchronous, network, self._alone)
         self._writer, self._reader = _Handle(), _Handle()
         self._locks = locks
-        self._turn = FileLock(os.path.join(locks, "turn"))
+        self._lock = FairLock(os.path.join(locks, "write"))
+        self._ready = False
         self._closed = False
         watch_forks(self)
 
@@ -103,35 +113,51 @@ class Database(ForkAware):
         with handle.using():
             db = self._open(handle)
             self._check_in_place(handle)
-            try:
-                self._begin(db)
-                result = work(db)
-            except (sqlite3.Error, UnicodeDecodeError) as e:
-                _rollback(db)
-                raise self._judge(handle, e, NotWrittenError) from e
-            except BaseException:
-                _rollback(db)
-                raise
-            try:
-                db.execute("COMMIT")
-            except sqlite3.Error as e:
-                if primary_code(e) in _BUSY and _rollback(db):
-                    raise NotWrittenError(f"{self.path}: {e}") from e
-                handle.drop()
-                raise AmbiguousError(f"{self.path}: COMMIT failed: {e}") from e
-            return result
+            with self._alone():
+                return self._transaction(handle, db, work)
 
-    def _begin(self, db: sqlite3.Connection) -> None:
-        """Begin to write. Who waits holds the turn, or a busy process that comes back at once would pass it by."""
-        try:
-            mine = fcntl is not None and self._turn.acquire(_TURN_SECONDS)
-        except OSError:
-            mine = False  # fairness is all that is lost
+    def _transaction(self, handle: _Handle, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             db.execute("BEGIN IMMEDIATE")
+            check_version(db, self.path)  # a newer stepwell may have changed the tables meanwhile
+            result = work(db)
+        except (sqlite3.Error, UnicodeDecodeError) as e:
+            _rollback(db)
+            raise self._judge(handle, e, NotWrittenError) from e
+        except BaseException:
+            _rollback(db)
+            raise
+        try:
+            db.execute("COMMIT")
+        except sqlite3.Error as e:
+            if primary_code(e) in _BUSY and _rollback(db):
+                raise NotWrittenError(f"{self.path}: {e}") from e
+            handle.drop()
+            raise AmbiguousError(f"{self.path}: COMMIT failed: {e}") from e
+        return result
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep the other writers out."""
+        if not self._ready:
+            make_private(self._locks)
+            self._ready = True
+        try:
+            mine = fcntl is not None and self._lock.acquire(BUSY_SECONDS)
+        except OSError as e:
+            if not RESETS_SAFELY:
+                raise StoreMisconfiguredError(
+                    f"{self._locks}: no lock file can be kept there ({e.strerror or e}), and SQLite "
+                    f"{sqlite3.sqlite_version} needs one between writers; check who owns it, or use 3.51.3 or newer"
+                ) from e
+            mine = None  # fairness is all that is lost
+        if mine is False and fcntl is not None:
+            raise NotWrittenError(f"{self.path} is busy: another process is writing; try again")
+        try:
+            yield
         finally:
             if mine:
-                self._turn.release()
+                self._lock.release()
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on one snapshot.
@@ -166,7 +192,7 @@ class Database(ForkAware):
         for handle in (self._reader, self._writer):
             with handle.lock:
                 handle.drop()
-        self._turn.close()
+        self._lock.close()
 
     def before_fork(self) -> None:
         """Close both connections, with nobody in the middle of a statement.
@@ -190,19 +216,18 @@ class Database(ForkAware):
             if handle.db is not None and sys.implementation.name == "cpython":
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle.db))
         self._writer, self._reader = _Handle(), _Handle()
-        self._turn.close()
+        self._lock.after_fork_in_child()
 
     def _open(self, handle: _Handle) -> sqlite3.Connection:
         self.check_open()
         if handle.db is None:
             try:
-                handle.db = connect(self.path, self._must_exist)
+                handle.db = connect(self.path, self._opening)
             except (sqlite3.Error, UnicodeDecodeError) as e:
                 raise self._judge(handle, e, NotWrittenError) from e
             handle.inode = _inode(self.path)
-            if handle is self._writer:
-                make_private(self._locks)
-            self._must_exist = True  # a file that vanishes under a store is no reason to begin an empty one
+            # A file that vanishes under a store is no reason to begin an empty one.
+            self._opening = evolve(self._opening, must_exist=True)
         return handle.db
 
     def _check_in_place(self, handle: _Handle) -> None:
@@ -242,7 +267,9 @@ class Database(ForkAware):
                 rows = {name: db.execute(f"PRAGMA {name}").fetchone() for name in names}
             except sqlite3.Error as e:
                 raise self._judge(self._writer, e, StoreError) from e
-        return found | {name: None if row is None else row[0] for name, row in rows.items()}
+        found |= {name: None if row is None else row[0] for name, row in rows.items()}
+        guard = "not needed" if RESETS_SAFELY else "none" if fcntl is None else "a file lock around each write"
+        return found | {"wal_reset_guard": guard, "file_system": kind_of(self.path)}
 
 
 def _inode(path: str) -> int:

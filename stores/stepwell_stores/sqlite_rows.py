@@ -59,7 +59,8 @@ COUNT = "SELECT count(*) FROM stepwell_events WHERE run_id = ? AND incarnation =
 DUE = """SELECT due, run_id FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL
     AND due IS NOT NULL AND due <= ? ORDER BY due, run_id LIMIT ?"""
 DUE_BLOCKED = """SELECT due, run_id FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL
-    AND blocked_by IS NOT NULL AND blocked_by NOT IN (SELECT value FROM json_each(?)) AND due <= ?
+    AND blocked_by IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM json_each(blocked_by) b JOIN json_each(?) k ON b.value = k.value) AND due <= ?
     ORDER BY due, run_id LIMIT ?"""
 FIRST_DUE = """SELECT min(due) FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL
     AND due IS NOT NULL"""
@@ -133,7 +134,7 @@ def find(db: sqlite3.Connection, run_id: str) -> Row | None:
 
 def head_values(head: Head) -> tuple[Any, ...]:
     """A head as the values of its columns but `updated`."""
-    blocked_by = None if head.blocked is None else head.blocked.fingerprint
+    blocked_by = None if head.blocked is None else json.dumps(head.blocked.fingerprints)
     tags = json.dumps(dict(head.tags)) if head.tags else "{}"
     first = (head.status, head.due, waiting_json(head.waiting), blocked_json(head.blocked), blocked_by)
     return (*first, head.workflow, head.version, head.created, tags)

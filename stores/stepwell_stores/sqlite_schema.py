@@ -8,16 +8,24 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NoReturn
+
+from attrs import frozen
 
 from stepwell.errors import NewerFormatError, StoreMisconfiguredError
 
 from .filelock import FLAGS
+from .filesystems import refuse_network
 
-__all__ = ["BUSY_SECONDS", "SCHEMA_VERSION", "connect", "primary_code"]
+__all__ = ["BUSY_SECONDS", "RESETS_SAFELY", "SCHEMA_VERSION", "Opening", "check_version", "connect", "primary_code"]
 
-SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0
+
+RESETS_SAFELY = sqlite3.sqlite_version_info >= (3, 51, 3)
+"""Whether this SQLite is free of the WAL-reset bug: before 3.51.3, a commit of one connection that overlaps a
+checkpoint of another could corrupt the file. Source: sqlite.org/wal.html, "The WAL-reset bug"."""
 
 _OLDEST = (3, 38, 0)  # STRICT tables, RETURNING and json_each built in
 
@@ -26,7 +34,7 @@ _OLDEST = (3, 38, 0)  # STRICT tables, RETURNING and json_each built in
 _opening = threading.Lock()
 
 # Every name has the prefix, so that a program may keep its own tables in the same file.
-_SCHEMA = """
+_VERSION_1 = """
 CREATE TABLE stepwell_schema (version INTEGER NOT NULL) STRICT;
 
 CREATE TABLE stepwell_runs (
@@ -120,13 +128,45 @@ CREATE TRIGGER stepwell_runs_deleted AFTER DELETE ON stepwell_runs BEGIN
 END;
 """
 
+# A blocked run names every code that it did not fit, so that workers of different code don't pass it to and fro.
+_VERSION_2 = """
+UPDATE stepwell_runs SET
+    blocked = json_remove(
+        json_set(blocked, '$.fingerprints', json_array(json_extract(blocked, '$.fingerprint'))), '$.fingerprint'
+    ),
+    blocked_by = json_array(blocked_by)
+WHERE blocked IS NOT NULL;
+"""
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2)
+"""What brings the tables from version 0, 1, ... to the next. Never changed once released, only added to."""
+
+SCHEMA_VERSION = len(_MIGRATIONS)
+
+
+@frozen
+class Opening:
+    """How a file is opened.
+
+    Attributes:
+        must_exist: a missing file, or one without tables, is an error.
+        synchronous: 2 (FULL) or 1 (NORMAL).
+        network: also on a network file system.
+        writing: held while tables are made or changed, and the journal's mode is.
+    """
+
+    must_exist: bool
+    synchronous: int
+    network: bool
+    writing: Callable[[], AbstractContextManager[None]]
+
 
 def primary_code(error: sqlite3.Error) -> int:
     """The primary result code of a driver error, 0 when SQLite itself gave none."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _prepare(path: str, must_exist: bool) -> None:
+def _prepare(path: str, must_exist: bool, network: bool) -> None:
     """See that `path` can be a database before SQLite touches it; make it, with mode 0600, when there is none.
 
     Raises:
@@ -134,6 +174,8 @@ def _prepare(path: str, must_exist: bool) -> None:
     """
     if sqlite3.sqlite_version_info < _OLDEST:
         _refuse(path, f"SQLite {sqlite3.sqlite_version} is too old", "use a Python that is built with 3.38 or newer")
+    if not network and os.path.isdir(os.path.dirname(path)):
+        refuse_network(path, "sqlite:///")
     try:
         info = os.stat(path)
     except FileNotFoundError:
@@ -175,7 +217,7 @@ def _create(path: str) -> None:
         os.close(directory)
 
 
-def connect(path: str, must_exist: bool) -> sqlite3.Connection:
+def connect(path: str, how: Opening) -> sqlite3.Connection:
     """Open a connection, set what durability needs, read it back, and see to the tables.
 
     Raises:
@@ -184,25 +226,29 @@ def connect(path: str, must_exist: bool) -> sqlite3.Connection:
         sqlite3.Error: busy, damaged, or no database.
     """
     with _opening:
-        _prepare(path, must_exist)
+        _prepare(path, how.must_exist, how.network)
         db = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
         )
     try:
-        if must_exist and _version(db) is None:  # before a setting is written into another program's file
+        if how.must_exist and _version(db) is None:  # before a setting is written into another program's file
             _refuse_foreign(path)
-        _settings(db, path)
-        _tables(db, path, must_exist)
+        _settings(db, path, how)
+        if _version(db) != SCHEMA_VERSION:
+            with how.writing():
+                _migrate(db, path, how.must_exist)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _settings(db: sqlite3.Connection, path: str) -> None:
-    _use_wal(db, path)
-    wanted = {"synchronous": 2, "foreign_keys": 1, "trusted_schema": 0, "mmap_size": 0, "cell_size_check": 1}
-    wanted["busy_timeout"] = int(BUSY_SECONDS * 1000)
+def _settings(db: sqlite3.Connection, path: str, how: Opening) -> None:
+    if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        with how.writing():
+            _use_wal(db, path)
+    wanted = {"synchronous": how.synchronous, "foreign_keys": 1, "trusted_schema": 0}
+    wanted |= {"mmap_size": 0, "cell_size_check": 1, "busy_timeout": int(BUSY_SECONDS * 1000)}
     if sys.platform == "darwin":  # pragma: no cover - there only this flushes the drive's own cache
         wanted |= {"fullfsync": 1, "checkpoint_fullfsync": 1}
     for name, value in wanted.items():
@@ -229,26 +275,39 @@ def _use_wal(db: sqlite3.Connection, path: str) -> None:
         _refuse(path, f"SQLite can't use a write-ahead log there (journal_mode={mode})", "use a local file system")
 
 
-def _tables(db: sqlite3.Connection, path: str, must_exist: bool) -> None:
-    version = _version(db)
-    if version is None:
-        if must_exist:
-            _refuse_foreign(path)
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            if _version(db) is None:
-                for statement in _statements():
-                    db.execute(statement)
-                db.execute("INSERT INTO stepwell_schema VALUES (?)", (SCHEMA_VERSION,))
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+def _migrate(db: sqlite3.Connection, path: str, must_exist: bool) -> None:
+    """Make the tables, or bring them to this version, in one transaction; whoever comes second finds it done."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
         version = _version(db)
-    if version is None or version > SCHEMA_VERSION:
+        if version is None and must_exist:
+            _refuse_foreign(path)
+        for script in _MIGRATIONS[version or 0 :]:
+            for statement in _statements(script):
+                db.execute(statement)
+        if version is None:
+            db.execute("INSERT INTO stepwell_schema VALUES (?)", (SCHEMA_VERSION,))
+        elif version < SCHEMA_VERSION:
+            db.execute("UPDATE stepwell_schema SET version = ?", (SCHEMA_VERSION,))
+        check_version(db, path)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def check_version(db: sqlite3.Connection, path: str) -> None:
+    """See that the tables are of this library's version, as a transaction finds them.
+
+    Raises:
+        NewerFormatError: a newer stepwell made them, or has changed them meanwhile.
+    """
+    row = db.execute("SELECT version FROM stepwell_schema").fetchone()
+    if row is None or row[0] != SCHEMA_VERSION:
         raise NewerFormatError(
-            f"{path}: has tables of version {version}, and this stepwell knows {SCHEMA_VERSION}; upgrade stepwell",
+            f"{path}: has tables of version {row and row[0]}, and this stepwell knows {SCHEMA_VERSION}; upgrade "
+            "stepwell",
             place=path,
         )
 
@@ -264,10 +323,10 @@ def _version(db: sqlite3.Connection) -> int | None:
     return None if row[0] is None else int(row[0])
 
 
-def _statements() -> list[str]:
-    """Split the schema; `executescript` would commit, and a trigger has semicolons inside."""
+def _statements(script: str) -> list[str]:
+    """Split a script; `executescript` would commit, and a trigger has semicolons inside."""
     found, text = [], ""
-    for line in _SCHEMA.splitlines(keepends=True):
+    for line in script.splitlines(keepends=True):
         text += line
         if sqlite3.complete_statement(text):
             found.append(text)

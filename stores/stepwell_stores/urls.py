@@ -1,10 +1,10 @@
-"""Store URLs: `memory:`, `file:DIR`, `sqlite:///PATH`."""
+"""Store URLs: `memory:`, `file:DIR`, `sqlite:///PATH`, the last two with options."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from stepwell.errors import StoreMisconfiguredError
 from stepwell.store import Store
@@ -21,6 +21,8 @@ def open_store(url: str, *, must_exist: bool = False, clock: Clock | None = None
 
     Args:
         url: `memory:`; `file:DIR`, a directory of JSONL files; `sqlite:///relative.db` or `sqlite:////absolute.db`.
+            Options follow a `?`, with `&` between them: `sync=off` (`file:`) and `sync=normal` (`sqlite:`) are faster,
+            and a power cut loses what was acknowledged last; `network=allow` takes a network file system.
         must_exist: refuse, at first use, to create a store where there is none.
         clock: gives microseconds since 1970, for the leases of tests; None is this machine's clock.
 
@@ -28,7 +30,7 @@ def open_store(url: str, *, must_exist: bool = False, clock: Clock | None = None
         A store; close it after use.
 
     Raises:
-        StoreMisconfiguredError: no such scheme, or no path; the text says what to write instead.
+        StoreMisconfiguredError: no such scheme, no path, or no such option; the text says what to write instead.
 
     Example:
         >>> store = open_store("memory:")
@@ -60,28 +62,42 @@ def _memory(rest: str, must_exist: bool, clock: Clock | None) -> Store:
 def _file(rest: str, must_exist: bool, clock: Clock | None) -> Store:
     from .jsonl import JsonlStore
 
-    path = rest[2:] if rest.startswith("///") else rest
+    path, options = _options("file", rest, ("full", "off"))
+    path = path[2:] if path.startswith("///") else path
     if not path or path.startswith("//"):
         _refuse(f"file: needs the path of a directory, got 'file:{rest}'", "write 'file:runs' or 'file:/var/lib/runs'")
-    return JsonlStore(path, must_exist=must_exist, clock=clock)
+    return JsonlStore(path, must_exist=must_exist, clock=clock, **options)
 
 
 def _sqlite(rest: str, must_exist: bool, clock: Clock | None) -> Store:
     from .sqlite import SqliteStore
 
-    path = rest[3:]
-    if path == ":memory:" or rest == ":memory:":
+    whole, options = _options("sqlite", rest, ("full", "normal"))
+    path = whole[3:]
+    if path == ":memory:" or whole == ":memory:":
         _refuse("a SQLite database in memory has no history to come back to", "write 'memory:'")
-    if not rest.startswith("///") or not path:
+    if not whole.startswith("///") or not path:
         _refuse(
             f"sqlite: needs three slashes and a path, got 'sqlite:{rest}'",
             "write 'sqlite:///relative.db' or 'sqlite:////absolute/path.db'",
         )
-    if "?" in path:
-        _refuse(
-            f"a sqlite: URL takes no options, got '{path[path.index('?') :]}'", "leave out the '?' and what follows"
-        )
-    return SqliteStore(path, must_exist=must_exist, clock=clock)
+    return SqliteStore(path, must_exist=must_exist, clock=clock, **options)
+
+
+def _options(scheme: str, rest: str, syncs: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    """The path of a URL, and its options as arguments of the store."""
+    known = {"sync": syncs, "network": ("refuse", "allow")}
+    path, _, text = rest.partition("?")
+    given: dict[str, str] = {}
+    for part in text.split("&") if text else ():
+        name, _, value = part.partition("=")
+        if value not in known.get(name, ()) or name in given:
+            _refuse(
+                f"{scheme}: has no option {part!r}" if name not in given else f"{scheme}: {name} is given twice",
+                "known are " + ", ".join(f"{n}={v}" for n, values in known.items() for v in values),
+            )
+        given[name] = value
+    return path, {"sync": given.get("sync", "full"), "network": given.get("network") == "allow"}
 
 
 def _refuse(problem: str, remedy: str) -> NoReturn:

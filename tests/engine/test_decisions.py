@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import stepwell.driving
 from stepwell import (
     All,
     Engine,
@@ -286,14 +287,14 @@ def test_one_run_that_breaks_the_engine_does_not_stop_the_others(bench: Any, mon
     engine = bench.engine(fine)
     for n in range(3):
         engine.submit(fine, n, run_id=str(n))
-    take = engine._driver.take
+    load = stepwell.driving.load
 
-    def breaking(lease: Any) -> Any:
-        if lease.run_id == "0":
+    def breaking(parts: Any, run_id: str) -> Any:
+        if run_id == "0":
             raise ZeroDivisionError("a bug")
-        return take(lease)
+        return load(parts, run_id)
 
-    monkeypatch.setattr(engine._driver, "take", breaking)
+    monkeypatch.setattr(stepwell.driving, "load", breaking)
     assert [RunCompleted("1", 1), RunCompleted("2", 2)] == engine.run_due()
     assert "ZeroDivisionError: a bug" == engine.get("0").blocked.message
 

@@ -46,6 +46,7 @@ FLOORS = {
     "lifecycle": 2,
     "outcomes": 2,
     "store": 2,
+    "heads": 2,
     "wire": 2,
     # 3: the sans-IO core
     "fibers": 3,

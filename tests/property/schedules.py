@@ -198,7 +198,8 @@ class Schedule:
 
     def idle(self, wakeup: Any, seconds: float) -> None:
         """The owner waits: check it, and let something happen."""
-        session = self.engine._sessions._open.get(RUN)
+        holding = self.engine._sessions._held.get(RUN)
+        session = None if holding is None else holding.session
         if session is None or wakeup is not session.wakeup:
             self.clock.advance(seconds)  # a pause between two tries of an append
             return
@@ -304,7 +305,8 @@ class Schedule:
 
     def check_live(self) -> None:
         """The owner's machine equals the fold of what it knows to be on disk."""
-        session = self.engine._sessions._open.get(RUN)
+        holding = self.engine._sessions._held.get(RUN)
+        session = None if holding is None else holding.session
         assert session is not None
         seq = session.recorder.seq
         if session._batch:

@@ -245,9 +245,10 @@ def test_a_place_that_can_not_be_written_leaves_the_ttl(tmp_path: Path) -> None:
 
 def test_a_lease_without_a_lock_lives_for_its_ttl(tmp_path: Path, create: Callable[..., Lease]) -> None:
     """As where the owners' directory can't be made: a file is in its place."""
-    (tmp_path / "runs.db-owners").write_text("")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / ".owners").write_text("")
     clock = ManualClock()
-    store, other = (open_store(f"sqlite:///{tmp_path}/runs.db", clock=clock) for _ in "ab")
+    store, other = (open_store(f"file:{tmp_path}/runs", clock=clock) for _ in "ab")
     create(store, ttl=30)
     store.close()
     assert isinstance(other.claim("r", "you", 30), RunHead)

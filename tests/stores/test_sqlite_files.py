@@ -131,7 +131,7 @@ def test_a_file_of_another_program_is_shared(path: Path, create: Callable[..., L
 def test_tables_of_a_newer_version_are_refused(path: Path, store: SqliteStore, create: Callable[..., Lease]) -> None:
     create(store)
     store.close()
-    by_hand(path, "UPDATE stepwell_schema SET version = 2")
+    by_hand(path, "UPDATE stepwell_schema SET version = 99")
     newer = SqliteStore(path)
     with pytest.raises(NewerFormatError, match="upgrade stepwell"):
         newer.head("r")

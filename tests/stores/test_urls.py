@@ -22,6 +22,8 @@ def test_each_scheme_has_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (f"file://{tmp_path}/url", JsonlStore, f"{tmp_path}/url"),
         ("sqlite:///a.db", SqliteStore, f"{tmp_path}/a.db"),
         (f"sqlite:///{tmp_path}/b.db", SqliteStore, f"{tmp_path}/b.db"),
+        ("sqlite:///c.db?sync=normal", SqliteStore, f"{tmp_path}/c.db"),
+        ("file:other?sync=off&network=allow", JsonlStore, f"{tmp_path}/other"),
     ]
     for url, kind, path in stores:
         store = open_store(url)
@@ -44,7 +46,12 @@ def test_each_scheme_has_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("sqlite://a.db", ["three slashes"]),
         ("sqlite:///:memory:", ["memory:"]),
         ("sqlite::memory:", ["memory:"]),
-        ("sqlite:///a.db?timeout=5", ["no options"]),
+        ("sqlite:///a.db?timeout=5", ["no option 'timeout=5'", "sync=normal"]),
+        ("sqlite:///a.db?sync=off", ["no option 'sync=off'", "sync=normal"]),
+        ("file:runs?sync=normal", ["no option 'sync=normal'", "sync=off"]),
+        ("file:runs?sync=off&sync=full", ["sync is given twice"]),
+        ("file:runs?network", ["no option 'network'", "network=allow"]),
+        ("file:?sync=off", ["directory"]),
         ("file:", ["directory"]),
         ("file://host/share", ["directory"]),
         ("memory:x", ["no path"]),

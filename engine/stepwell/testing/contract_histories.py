@@ -60,7 +60,7 @@ class Histories(Bench):
             due=START + 2,
             waiting=(Waiting("b", "b@0:1", 5, "why \U0001f642?", 9), Waiting("a", "a@0:2", 6)),
             tags={"team": "ops", "é": "'\"\\"},
-            blocked=Blocked("DIVERGENCE", "two\nlines", "abc"),
+            blocked=Blocked("DIVERGENCE", "two\nlines", ("abc",)),
         )
         store.create("r", [a_start()], head=head, attempt_id="a")
         assert head_of(store) == RunHead("r", 0, 1, 1, False, None, head)

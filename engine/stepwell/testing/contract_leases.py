@@ -109,7 +109,7 @@ class Leases(Bench):
 
     def test_a_blocked_run_can_be_claimed_by_name(self, store: Store) -> None:
         """Someone forces it."""
-        store.create("r", [a_start()], head=a_head(blocked=Blocked("X", "m", "f")), attempt_id="a")
+        store.create("r", [a_start()], head=a_head(blocked=Blocked("X", "m", ("f",))), attempt_id="a")
         assert isinstance(store.claim("r", "me", 30), Lease)
 
 
@@ -266,15 +266,22 @@ class Due(Bench):
 
     def test_blocked_runs_wait_for_other_code(self, store: Store) -> None:
         """They are tried by workers that name their fingerprints, and not the one that failed."""
-        self.put(store, "blocked", due=START, blocked=Blocked("DIVERGENCE", "m", "old"))
+        self.put(store, "blocked", due=START, blocked=Blocked("DIVERGENCE", "m", ("old",)))
         assert store.next_due() is None
         assert self.due(store, START) == []
         assert self.due(store, START, fingerprints=("old", "other")) == []
         assert self.due(store, START, fingerprints=("new",)) == ["blocked"]
 
+    def test_a_run_that_several_could_not_drive_is_tried_by_none_of_them(self, store: Store) -> None:
+        """Or workers of different code would pass it to and fro."""
+        self.put(store, "blocked", due=START, blocked=Blocked("NOT_FOUND", "m", ("second", "first")))
+        assert self.due(store, START, fingerprints=("first",)) == []
+        assert self.due(store, START, fingerprints=("second", "other")) == []
+        assert self.due(store, START, fingerprints=("third",)) == ["blocked"]
+
     def test_blocked_runs_left_by_their_owner_wait_too(self, store: Store) -> None:
         """Death is no reason to try the same code again."""
-        self.create(store, blocked=Blocked("DIVERGENCE", "m", "old"))
+        self.create(store, blocked=Blocked("DIVERGENCE", "m", ("old",)))
         self.advance(31)
         assert store.next_due() is None
         assert self.due(store, START, fingerprints=("old",)) == []

@@ -40,7 +40,7 @@ class Lists(Bench):
                 tags=tags[run_id],
                 waiting=waits.get(run_id, ()),
                 status=statuses.get(run_id, "pending"),
-                blocked=Blocked("X", "m", "f") if run_id == "e" else None,
+                blocked=Blocked("X", "m", ("f",)) if run_id == "e" else None,
             )
             store.create(run_id, [a_start()], head=head, attempt_id="a")
         assert isinstance(store.claim("b", "me", 30), Lease)

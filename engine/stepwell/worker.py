@@ -1,0 +1,286 @@
+"""The worker: drives whatever is submitted, due or abandoned, until it is told to stop. Floor 5.
+
+One thread looks for runs and claims as many as there are free threads; each of the others drives one run at a time. A
+write of this process that makes a run due wakes the looking thread at once; what other processes write is found by
+looking again, every `poll` seconds. So a lost wake-up costs at most that.
+
+A run that can't be driven, because its workflow is not known here, its history can't be read or the code does not fit
+it, is marked as blocked, with the code that failed: no worker with that code claims it again. The others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from queue import SimpleQueue
+from typing import Any
+
+from . import events as e
+from .engine import Engine
+from .errors import InvalidInputError, StoreError, StoreMisconfiguredError
+from .logs import logger
+from .outcomes import Outcome, Running
+from .retry import as_seconds
+from .session import Session
+from .store import Lease
+
+__all__ = ["Worker"]
+
+_LONGEST_PAUSE = 5.0
+"""Seconds between two tries while the store fails."""
+
+_SHARE = 5
+"""A look that takes long is repeated only after this many times as long: a store without an index scans all runs."""
+
+
+class Worker:
+    """Drives the runs of an engine's store that are due, in threads, until `stop`.
+
+    Args:
+        engine: knows the workflows, and stays the caller's to close.
+        threads: how many runs are driven at once, 1 to 1,000.
+        poll: seconds or timedelta between two looks at the store while there is nothing to do; at least a millisecond.
+        on_outcome: is given each outcome, in the thread that drove the run.
+
+    Raises:
+        InvalidInputError: an argument is wrong.
+
+    Example:
+        >>> from stepwell import Engine, Flow, workflow
+        >>> from stepwell.worker import Worker
+        >>> @workflow
+        ... def nothing() -> Flow[int]:
+        ...     yield from ()
+        ...     return 1
+        >>> engine = Engine("memory:", workflows=[nothing])
+        >>> _ = engine.submit(nothing)
+        >>> Worker(engine, threads=1).run(drain=True)
+        Counter({'completed': 1})
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        threads: int = 4,
+        poll: timedelta | float = 0.2,
+        on_outcome: Callable[[Outcome[Any]], None] | None = None,
+    ) -> None:
+        if not isinstance(engine, Engine):
+            raise InvalidInputError(f"a Worker works for an Engine, got {engine!r}")
+        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1000:
+            raise InvalidInputError(f"threads must be 1 to 1,000, got {threads!r}")
+        self._poll = as_seconds(poll, "poll")
+        if self._poll < 0.001:
+            raise InvalidInputError(f"poll must be at least 0.001 seconds, got {poll!r}")
+        self._engine = engine
+        self._parts, self._driver = engine._parts, engine._driver
+        self._threads = threads
+        self._on_outcome = on_outcome
+        self._lock = threading.Lock()
+        self._running = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._leases: SimpleQueue[Lease | None] = SimpleQueue()
+        self._wake, self._stopped = threading.Event(), threading.Event()
+        self._free = self._threads
+        self._troubles = 0  # of the store, in a row
+        self._sessions: dict[Lease, Session] = {}
+        self._ended: Counter[str] = Counter()
+
+    def run(self, *, drain: bool = False, handle_signals: bool = True) -> Counter[str]:
+        """Work until `stop`; in the main thread, SIGTERM and SIGINT (Ctrl-C) mean that too, and a second one kills.
+
+        Args:
+            drain: also end when nothing is due any more; what waits for a signal or a later instant is left alone.
+            handle_signals: False leaves the process's signals to the caller.
+
+        Returns:
+            How many stretches of driving ended how: by the status of the outcome; "given up" when told to stop; "given
+            back" undriven; "not driven": blocked, or taken over by another owner; "store failed".
+
+        Raises:
+            StoreMisconfiguredError, NewerFormatError, CorruptHistoryError: the store can't be used; a store that fails
+                for a while is waited for.
+            ClosedError: the engine was closed.
+            InvalidInputError: this worker runs already.
+        """
+        with self._lock:
+            if self._running:
+                raise InvalidInputError("this worker runs already; make another one, or give it more threads")
+            self._running = True
+            self._reset()
+        try:
+            if handle_signals and threading.current_thread() is threading.main_thread():
+                self._run_handling_signals(drain)
+            else:
+                self._work(drain)
+        finally:
+            self._running = False
+        return +self._ended
+
+    def stop(self) -> None:
+        """Ask the worker, from any thread, to claim nothing more, record the steps that run, and give its runs up."""
+        with self._lock:
+            self._stopped.set()
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.leave()
+        self._wake.set()
+
+    # ---- the thread that looks
+
+    def _work(self, drain: bool) -> None:
+        """Look for runs until told to stop; then wait until the threads have given up theirs."""
+        unlisten = self._parts.store.on_due(self._wake.set)
+        crew = [
+            threading.Thread(target=self._drive_claimed, name=f"stepwell-worker-{number}", daemon=True)
+            for number in range(self._threads)
+        ]
+        for thread in crew:
+            thread.start()
+        try:
+            while not self._stopped.is_set():
+                if not self._look(drain):
+                    break
+        finally:
+            self.stop()
+            for _ in crew:
+                self._leases.put(None)
+            for thread in crew:
+                thread.join()
+            unlisten()
+
+    def _look(self, drain: bool) -> bool:
+        """Claim what the free threads can take, or wait when there is nothing; False when there won't be any more."""
+        self._wake.clear()  # before looking: what comes while we look is looked for again
+        free = self._free
+        if free == 0:
+            self._wait(self._wake, _LONGEST_PAUSE)  # a thread that becomes free wakes us
+            return True
+        began = time.perf_counter()
+        try:
+            leases = self._driver.claim_due(free)
+            pause = 0.0 if leases else self._seconds_to_next()
+        except StoreMisconfiguredError:
+            raise
+        except StoreError as error:
+            self._in_trouble("looking for runs failed", error)
+            return True
+        if leases:
+            with self._lock:
+                self._free -= len(leases)
+            for lease in leases:
+                self._leases.put(lease)
+        elif drain and free == self._threads:
+            return False
+        else:
+            self._wait(self._wake, min(max(self._poll, _SHARE * (time.perf_counter() - began)), pause))
+        return True
+
+    def _seconds_to_next(self) -> float:
+        due = self._parts.store.next_due()
+        return _LONGEST_PAUSE if due is None else max(0.001, (due - e.micros(self._parts.now())) / 1e6)
+
+    def _wait(self, event: threading.Event, seconds: float) -> None:
+        self._parts.environment.clock.wait(event, seconds)
+
+    def _in_trouble(self, what: str, error: StoreError) -> None:
+        """The store failed: tell, and let it rest, longer each time."""
+        with self._lock:
+            self._troubles += 1
+            pause = min(_LONGEST_PAUSE, 0.05 * 2 ** min(self._troubles, 10))
+        logger.warning("%s, trying again in %.1f s: %s", what, pause, error)
+        self._wait(self._stopped, pause)
+
+    # ---- the threads that drive
+
+    def _drive_claimed(self) -> None:
+        while (lease := self._leases.get()) is not None:
+            try:
+                how = self._drive(lease)
+            finally:
+                with self._lock:
+                    self._free += 1
+                    self._sessions.pop(lease, None)
+                self._wake.set()
+            with self._lock:
+                self._ended[how] += 1
+
+    def _drive(self, lease: Lease) -> str:
+        """Drive one run; whatever goes wrong with it stays with it. How it ended, as `run` counts it."""
+        try:
+            if self._stopped.is_set():
+                self._parts.store.release(lease)
+                return "given back"
+            outcome = self._driver.take_due(lease, lambda session: self._began(lease, session))
+        except StoreError as error:
+            self._in_trouble(f"run {lease.run_id!r} could not be driven on", error)
+            return "store failed"
+        except BaseException as error:  # noqa: BLE001 - a step that calls sys.exit() must not end the others
+            logger.error("run %r tried to end the process: %r", lease.run_id, error)
+            return "not driven"
+        self._troubles = 0
+        if outcome is None:
+            return "not driven"
+        if self._on_outcome is not None:
+            try:
+                self._on_outcome(outcome)
+            except Exception:  # noqa: BLE001 - it is the user's code
+                logger.exception("on_outcome raised")
+        return "given up" if isinstance(outcome, Running) else outcome.status
+
+    def _began(self, lease: Lease, session: Session) -> None:
+        session.contained = True
+        with self._lock:
+            self._sessions[lease] = session
+            leaving = self._stopped.is_set()
+        if leaving:
+            session.leave()
+
+    # ---- signals
+
+    def _run_handling_signals(self, drain: bool) -> None:
+        """Work in another thread: a handler that runs in the midst of a wait must not need that wait's own locks."""
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                self._work(drain)
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failed.append(error)
+
+        thread = threading.Thread(target=work, name="stepwell-worker", daemon=True)
+        with self._stopping_on_signals():
+            thread.start()
+            while thread.is_alive():
+                thread.join(1.0)
+        if failed:
+            raise failed[0]
+
+    @contextlib.contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        wanted = (signal.SIGTERM, signal.SIGINT)
+
+        def again(number: int, _frame: Any) -> None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+        def first(_number: int, _frame: Any) -> None:
+            for number in wanted:
+                signal.signal(number, again)
+            self.stop()
+
+        before = {number: signal.signal(number, first) for number in wanted}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,0 +1,90 @@
+"""How a run's files are reached: under its lock, mended where that is due, with the system's errors as the port's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from stepwell.errors import ClosedError, CorruptHistoryError, StoreUnavailableError
+from stepwell.store import NotApplied, Unknown
+
+from .jsonl_files import Directory, UnsyncedError, WriteError, translated
+from .jsonl_names import encode
+from .jsonl_runs import Run, Runs
+
+__all__ = ["Access"]
+
+T = TypeVar("T")
+
+
+class Access:
+    """The runs of one directory."""
+
+    def __init__(self, files: Directory, runs: Runs) -> None:
+        self._files = files
+        self._runs = runs
+        self._closed = False
+
+    @contextlib.contextmanager
+    def opened(self, run_id: str, *, writing: bool = True) -> Iterator[tuple[str, Run | None]]:
+        """Hold a run's lock: the stem of its files, and where it stands."""
+        stem = encode(run_id)
+        with self._translated(), self._files.locked(stem):
+            self._check_open()
+            yield stem, self._runs.load(stem, writing=writing)
+
+    def attempt(self, run_id: str, work: Callable[[str, Run | None], T]) -> T | NotApplied | Unknown:
+        """Run a write whose failure is an outcome. `work` turns what fails after the write into one by itself."""
+        try:
+            with self.opened(run_id) as (stem, run):
+                try:
+                    return work(stem, run)
+                except UnsyncedError as e:
+                    return Unknown(e)
+                except OSError as e:
+                    return NotApplied(e)
+        except StoreUnavailableError as e:
+            return NotApplied(e)
+
+    def all(self, *, skip_damaged: bool) -> Iterator[Run]:
+        """Every run, one after the other."""
+        for stem in self.stems():
+            try:
+                with self.locked(stem):
+                    run = self._runs.load(stem, writing=False)
+            except CorruptHistoryError:
+                if skip_damaged:
+                    continue  # one damaged run must not stop the others; reading or listing it tells
+                raise
+            if run is not None:
+                yield run
+
+    def stems(self) -> list[str]:
+        """The stems of all runs."""
+        with self._translated():
+            return self._runs.stems()
+
+    @contextlib.contextmanager
+    def locked(self, stem: str) -> Iterator[None]:
+        """Hold a run's lock by the stem of its files."""
+        with self._translated(), self._files.locked(stem):
+            self._check_open()
+            yield
+
+    def close(self) -> None:
+        """Close the lock files; further use raises ClosedError."""
+        self._closed = True
+        self._files.close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        self._check_open()
+        try:
+            yield
+        except (OSError, UnsyncedError, WriteError) as e:
+            raise translated(self._files.path, e) from e
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the store {self._files.path} is closed")
