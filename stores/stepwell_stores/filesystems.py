@@ -11,7 +11,7 @@ import re
 
 from stepwell.errors import StoreMisconfiguredError
 
-__all__ = ["kind_of", "refuse_network"]
+__all__ = ["is_network", "kind_in", "kind_of", "refuse_network"]
 
 _MOUNTS = "/proc/self/mountinfo"
 # fmt: off
@@ -29,8 +29,13 @@ def kind_of(path: str) -> str | None:
 
     None where the system doesn't tell: it is read from /proc, so on Linux only.
     """
+    return kind_in(_MOUNTS, path)
+
+
+def kind_in(mounts_file: str, path: str) -> str | None:
+    """As `kind_of`, by a file in the form of /proc/PID/mountinfo. Source: proc(5)."""
     try:
-        with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
+        with open(mounts_file, encoding="utf-8", errors="surrogateescape") as mounts:
             lines = mounts.readlines()
     except OSError:
         return None
@@ -51,8 +56,13 @@ def refuse_network(path: str, url_scheme: str) -> None:
         StoreMisconfiguredError: with the remedies.
     """
     kind = kind_of(os.path.realpath(path))
-    if kind is not None and (kind in _NETWORK or kind.startswith("fuse.")):
+    if is_network(kind):
         raise StoreMisconfiguredError(
-            f"{path} is on a network file system ({kind}), whose locks and syncs can't be trusted with a store: use a "
-            f"local disk. If you know that this one keeps flock and fsync, say so: {url_scheme}...?network=allow"
+            f"{path} is on a network or user-space file system ({kind}), whose locks and syncs can't be trusted with a "
+            f"store: use a local disk. If you know that this one keeps them, say so: {url_scheme}...?network=allow"
         )
+
+
+def is_network(kind: str | None) -> bool:
+    """Whether a file system of this type can't be trusted with locks and syncs, as far as its type tells."""
+    return kind is not None and (kind in _NETWORK or kind.startswith("fuse."))

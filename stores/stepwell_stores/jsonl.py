@@ -38,7 +38,7 @@ from stepwell.store import (
 
 from .bell import Bell
 from .filelock import fcntl
-from .filesystems import kind_of
+from .filesystems import is_network, kind_of
 from .jsonl_access import Access
 from .jsonl_files import Directory, UnsyncedError, WriteError
 from .jsonl_journal import find_attempt
@@ -99,9 +99,10 @@ class JsonlStore:
             "store": "jsonl",
             "path": self.path,
             "sync": how if self._synced else "off",
-            "file_system": kind_of(self.path),
+            "file_system": (kind := kind_of(self.path)),
         }
-        return Durability(process_crash=True, power_loss=self._synced, failover=False, settings=settings)
+        survives = None if self._synced and is_network(kind) else self._synced  # a network may promise what it likes
+        return Durability(process_crash=True, power_loss=survives, failover=False, settings=settings)
 
     def create(
         self,

@@ -37,6 +37,7 @@ from stepwell.store import (
 
 from . import sqlite_rows as sql
 from .bell import Bell
+from .filesystems import is_network, kind_of
 from .liveness import Owners
 from .rules import (
     Clock,
@@ -91,7 +92,8 @@ class SqliteStore:
         """What SQLite's live settings survive."""
         settings = self._database.settings()
         synced = settings["synchronous"] in (2, 3)
-        return Durability(process_crash=True, power_loss=synced, failover=False, settings=settings)
+        survives = None if synced and is_network(kind_of(self.path)) else synced  # a network may promise what it likes
+        return Durability(process_crash=True, power_loss=survives, failover=False, settings=settings)
 
     def create(
         self,

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 import stepwell.driving
+import stepwell.loading
 from stepwell import (
     All,
     Engine,
@@ -287,7 +288,7 @@ def test_one_run_that_breaks_the_engine_does_not_stop_the_others(bench: Any, mon
     engine = bench.engine(fine)
     for n in range(3):
         engine.submit(fine, n, run_id=str(n))
-    load = stepwell.driving.load
+    load = stepwell.loading.load
 
     def breaking(parts: Any, run_id: str) -> Any:
         if run_id == "0":

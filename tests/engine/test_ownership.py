@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import stepwell.driving
+import stepwell.loading
 from stepwell import (
     All,
     Flow,
@@ -153,6 +155,63 @@ def test_a_lease_is_renewed_while_a_step_runs_and_its_loss_is_told_to_the_step(m
     with pytest.raises(LeaseLostError, match="was lost"):
         engine.start(w, run_id="r")
     assert ([True], 3) == (told, renewals)
+
+
+def test_a_lease_is_renewed_while_a_long_history_is_loaded(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a run that takes longer to load than a lease lasts would never be driven."""
+    loading = threading.Event()
+    leave = threading.Event()
+    load = stepwell.loading.load
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        loading.set()
+        assert leave.wait(PATIENCE)
+        return load(*args, **options)
+
+    @workflow
+    def w() -> Flow[int]:
+        return (yield from Step(int).options(into=int))
+
+    engine = memory.engine(w, lease=0.1)
+    engine.submit(w, run_id="r")
+    monkeypatch.setattr(stepwell.driving, "load", slowly)
+    driver = Task(lambda: engine.advance("r"))
+    assert loading.wait(PATIENCE)
+    first = engine.store.head("r").lease_until
+    eventually(lambda: engine.store.head("r").lease_until > first)
+    leave.set()
+    assert RunCompleted("r", 0) == driver.result()
+
+
+def test_a_lease_that_is_lost_while_its_run_is_loaded_performs_nothing(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session hears of it when it begins."""
+    tally = Tally()
+    loaded: list[Any] = []
+    load = stepwell.loading.load
+
+    @workflow
+    def w() -> Flow[int]:
+        return (yield from tally.step("one"))
+
+    engine, other = memory.engine(w, lease=0.1), memory.engine(w)
+    engine.submit(w, run_id="r")
+
+    def overtaken(*args: Any, **options: Any) -> Any:
+        run = load(*args, **options)
+        if not loaded:
+            loaded.append(run)
+            (holding,) = engine._sessions._held.values()
+            engine.store.release(holding.lease)  # as if it had lapsed
+            other.store.claim("r", "somebody", 30)
+            eventually(lambda: holding.lost)
+        return run
+
+    monkeypatch.setattr(stepwell.driving, "load", overtaken)
+    with pytest.raises(LeaseLostError):
+        engine.advance("r")
+    assert 0 == tally["one"]
 
 
 def test_a_renewal_that_fails_is_tried_again(memory: Any) -> None:

@@ -336,6 +336,52 @@ class Faults:
         monkeypatch.setattr(os, name, call)
 
 
+def test_what_a_dead_writer_did_not_sync_is_synced_before_anybody_reads_it(
+    path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers act on what they read as well; a record whose writer died before its sync is only in the page cache."""
+    line = seal([a_record("late", "resume")], session=1, offset=3, attempt_id="z")[0] + b"\n"
+    with journal.open("ab") as file:
+        file.write(line)
+    synced: list[str] = []
+    fdatasync = os.fdatasync
+
+    def watched(fd: int) -> None:
+        fdatasync(fd)
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+
+    monkeypatch.setattr(os, "fdatasync", watched)
+    reader = JsonlStore(path)
+    tail = reader.read("r")
+    assert tail is not None
+    assert line == tail.records[3] + b"\n"
+    assert [str(journal)] == synced
+    assert tail == reader.read("r")
+    assert [str(journal)] == synced, "once is enough: the head knows it now"
+    reader.close()
+
+
+def test_sync_can_be_left_to_the_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then no call waits for the disk, and the store says so."""
+
+    def never(fd: int) -> None:
+        raise AssertionError("nobody asked for it")
+
+    monkeypatch.setattr(os, "fdatasync", never)
+    monkeypatch.setattr(os, "fsync", never)
+    store = JsonlStore(path, sync="off")
+    made = store.create("r", [a_start()], head=a_head(), attempt_id="a")
+    assert isinstance(made, Created)
+    assert isinstance(store.append("r", None, None, [a_record()], attempt_id="b"), Committed)
+    assert isinstance(store.claim("r", "me", 30), Lease)
+    assert ("off", False, True) == (
+        store.durability.settings["sync"],
+        store.durability.power_loss,
+        store.durability.process_crash,
+    )
+    store.close()
+
+
 def test_a_full_disk_is_not_applied(
     path: Path, store: JsonlStore, create: Callable[..., Lease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
