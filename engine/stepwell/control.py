@@ -30,7 +30,7 @@ from .reading import newest_event, outcome_of_head
 from .recorder import settle
 from .sessions import Sessions
 from .signals import Message
-from .store import AlreadyCommitted, Committed, Conflict, Exists, LeaseRequest, RunHead
+from .store import AlreadyCommitted, Committed, Conflict, Exists, RunHead
 from .wire import to_draft
 
 __all__ = ["Control"]
@@ -99,7 +99,7 @@ class Control:
         head = self._open_head(run_id)
         lease = None
         if known_workflow(parts.registry, head) is not None:
-            lease = LeaseRequest(parts.owner, parts.ttl)
+            lease = parts.lease_request()
         done = self.driver.append_outside(run_id, event, number=head.incarnation, lease=lease)
         self._refuse_closed(run_id, done)
         self.sessions.notify(run_id, cancel=isinstance(event, e.Cancel))
@@ -215,7 +215,7 @@ class Control:
         parts, run_id, start = self.parts, head.run_id, plan.events[0]
         assert isinstance(start, e.Start)
         row = make_head(parts, start, "pending", due=parts.now())
-        lease = LeaseRequest(parts.owner, parts.ttl) if drive else None
+        lease = parts.lease_request() if drive else None
         records, attempt_id = [to_draft(event) for event in plan.events], uuid.uuid4().hex
         done = settle(
             lambda: parts.store.open_incarnation(

@@ -91,7 +91,7 @@ class Driver:
         parts, start = self.parts, events[0]
         assert isinstance(start, e.Start)
         head = make_head(parts, start, "pending", due=parts.now())
-        lease = LeaseRequest(parts.owner, parts.ttl) if drive else None
+        lease = parts.lease_request() if drive else None
         records = [to_draft(event) for event in events]
         attempt_id = uuid.uuid4().hex
         refused: NotApplied | Unknown = NotApplied()
@@ -180,11 +180,12 @@ class Driver:
         """Load the run of a lease and drive it; a run that can't be loaded is marked as blocked.
 
         Args:
-            began: is given the session, before it does anything.
+            began: is given the session, before it does anything. Who gives one has other runs to drive, so code that
+                wants to end the process, as by sys.exit(), is a fault of its run.
         """
         with self.sessions.held(lease) as holding:
-            with self._fits(lease):
-                run = load(self.parts, lease.run_id)
+            with self._fits(lease, contained=began is not None):
+                run = load(self.parts, lease.run_id, incarnation=lease.incarnation)  # not what was opened meanwhile
             return self._drive(run, holding, began)
 
     def _drive(self, run: Loaded, holding: Holding, began: Began | None) -> Outcome[Any]:
@@ -221,7 +222,7 @@ class Driver:
         return parts.store.claim_due(parts.owner, parts.ttl, now=now, limit=limit, fingerprints=fingerprints)
 
     @contextmanager
-    def _fits(self, lease: Lease) -> Iterator[None]:
+    def _fits(self, lease: Lease, *, contained: bool = False) -> Iterator[None]:
         """While a leased run is folded: when its code does not fit, it is marked; the lease ends with any error."""
         try:
             yield
@@ -234,8 +235,11 @@ class Driver:
         except Exception as error:
             self.block(lease, StepwellError(f"{type(error).__name__}: {error}"))
             raise
-        except BaseException:
-            self.parts.store.release(lease)
+        except BaseException as error:
+            if contained:  # it would be raised in the next session as well
+                self.block(lease, StepwellError(f"{type(error).__name__}: {error}"))
+            else:
+                self.parts.store.release(lease)
             raise
 
     def advance(self, run_id: str, *, join: bool = False) -> Outcome[Any]:
@@ -318,7 +322,7 @@ class Driver:
                 if run.machine.has_seen(message.id):
                     return None, None
                 event = message.event(parts, message.waiting(run.machine, run_id, must_wait=must_wait))
-                lease = LeaseRequest(parts.owner, parts.ttl) if drive else None
+                lease = parts.lease_request() if drive else None
                 done = self.append_outside(run_id, event, number=run.incarnation, at=run.seq, lease=lease)
                 if isinstance(done, Conflict):
                     continue  # something came between: look again
@@ -327,7 +331,7 @@ class Driver:
                 with self._fits(done.lease):
                     if isinstance(done, AlreadyCommitted):  # sent before: what followed has to be read
                         run.machine.close()
-                        run = load(parts, run_id)
+                        run = load(parts, run_id, incarnation=done.lease.incarnation)
                     else:
                         run.machine.feed(event)
                         run.last = event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -19,7 +20,7 @@ from .machine import Machine
 from .performers import Performer
 from .registry import Registry, fingerprint
 from .retry import RetryPolicy
-from .store import Blocked, Head, Status, Store, Tail, Waiting
+from .store import Blocked, Head, LeaseRequest, Status, Store, Tail, Waiting
 from .wire import read_event
 from .workflows import Workflow
 
@@ -56,6 +57,10 @@ class Parts:
     park_after: float
     ttl: float
     owner: str
+
+    def lease_request(self) -> LeaseRequest:
+        """Ask for a lease; made once for all repeats of one write."""
+        return LeaseRequest(self.owner, self.ttl, uuid.uuid4().hex)
 
     def now(self) -> datetime:
         """The clock's time."""

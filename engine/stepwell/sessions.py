@@ -93,6 +93,8 @@ class Sessions:
                 try:
                     lease = self._store.renew(holding.lease, self._ttl)
                 except Exception as error:  # noqa: BLE001 - it lapses if this goes on; the fence keeps the history right
+                    if self._stop.is_set():
+                        return
                     logger.warning("the lease of run %r could not be renewed: %s", holding.lease.run_id, error)
                     continue
                 if lease is not None:

@@ -21,8 +21,8 @@ The contract, which `stepwell.testing.contract` checks (a store that can't keep 
     never repeats for a run id, also not after `delete` in the same store.
 7.  A *lease* is granted by `claim`, or together with a write that asks for one (`lease=`); it lapses after its ttl on
     the store's own clock, or as soon as the store can see that the owner is dead; it ends with `release` or with an
-    append that says so or closes the run. A write that is repeated gets the lease that it was granted. Leases are for
-    liveness; fences are for safety.
+    append that says so or closes the run. A write that is repeated with the same `LeaseRequest.token` gets the lease
+    that it was granted. Leases are for liveness; fences are for safety.
 8.  Reads see a prefix of what was committed, never a torn record.
 9.  Driver exceptions never leave a store: it raises `StoreError` and its kinds, or `CorruptHistoryError`.
 10. A store is thread-safe. Used in a forked child it opens its own handles.
@@ -76,10 +76,17 @@ __all__ = [
 
 @frozen
 class LeaseRequest:
-    """Asks for a lease together with a write. `ttl` in seconds."""
+    """Asks for a lease together with a write.
+
+    Attributes:
+        ttl: seconds that it lasts unless it is renewed.
+        token: known to this caller alone. A write that is repeated with it gets the lease that it was granted; whoever
+            sends the same write with another one, or with none, does not: two would drive under one fence.
+    """
 
     owner: str
     ttl: float
+    token: str = ""
 
 
 @frozen

@@ -83,7 +83,7 @@ class Worker:
         self._parts, self._driver = engine._parts, engine._driver
         self._threads = threads
         self._on_outcome = on_outcome
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may call `stop` while `run` begins or ends
         self._running = False
         self._reset()
 
@@ -91,7 +91,7 @@ class Worker:
         self._leases: SimpleQueue[Lease | None] = SimpleQueue()
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._free = self._threads
-        self._troubles = 0  # of the store, in a row
+        self._failed_looks, self._failed_drives = 0, 0  # each in a row, for want of a store that works
         self._sessions: dict[Lease, Session] = {}
         self._ended: Counter[str] = Counter()
 
@@ -116,18 +116,24 @@ class Worker:
             if self._running:
                 raise InvalidInputError("this worker runs already; make another one, or give it more threads")
             self._running = True
-            self._reset()
         try:
-            if handle_signals and threading.current_thread() is threading.main_thread():
-                self._run_handling_signals(drain)
+            if threading.current_thread() is threading.main_thread():
+                with self._stopping_on_signals() if handle_signals else contextlib.nullcontext():
+                    self._work_elsewhere(drain)
             else:
                 self._work(drain)
         finally:
-            self._running = False
-        return +self._ended
+            with self._lock:
+                ended = +self._ended
+                self._running = False
+                self._reset()
+        return ended
 
     def stop(self) -> None:
-        """Ask the worker, from any thread, to claim nothing more, record the steps that run, and give its runs up."""
+        """Ask the worker, from any thread, to claim nothing more, record the steps that run, and give its runs up.
+
+        Before `run`, it makes the next `run` end at once: a stop that comes while its thread starts is not lost.
+        """
         with self._lock:
             self._stopped.set()
             sessions = list(self._sessions.values())
@@ -161,6 +167,8 @@ class Worker:
     def _look(self, drain: bool) -> bool:
         """Claim what the free threads can take, or wait when there is nothing; False when there won't be any more."""
         self._wake.clear()  # before looking: what comes while we look is looked for again
+        if self._stopped.is_set():  # the call that would have woken us is wiped out
+            return False
         free = self._free
         if free == 0:
             self._wait(self._wake, _LONGEST_PAUSE)  # a thread that becomes free wakes us
@@ -172,8 +180,11 @@ class Worker:
         except StoreMisconfiguredError:
             raise
         except StoreError as error:
-            self._in_trouble("looking for runs failed", error)
+            with self._lock:
+                self._failed_looks += 1
+            self._in_trouble("looking for runs failed", error, self._failed_looks)
             return True
+        self._failed_looks = 0
         if leases:
             with self._lock:
                 self._free -= len(leases)
@@ -192,11 +203,9 @@ class Worker:
     def _wait(self, event: threading.Event, seconds: float) -> None:
         self._parts.environment.clock.wait(event, seconds)
 
-    def _in_trouble(self, what: str, error: StoreError) -> None:
-        """The store failed: tell, and let it rest, longer each time."""
-        with self._lock:
-            self._troubles += 1
-            pause = min(_LONGEST_PAUSE, 0.05 * 2 ** min(self._troubles, 10))
+    def _in_trouble(self, what: str, error: StoreError, times: int) -> None:
+        """The store failed so many times in a row: tell, and let it rest, longer each time."""
+        pause = min(_LONGEST_PAUSE, 0.05 * 2 ** min(times, 10))
         logger.warning("%s, trying again in %.1f s: %s", what, pause, error)
         self._wait(self._stopped, pause)
 
@@ -222,18 +231,20 @@ class Worker:
                 return "given back"
             outcome = self._driver.take_due(lease, lambda session: self._began(lease, session))
         except StoreError as error:
-            self._in_trouble(f"run {lease.run_id!r} could not be driven on", error)
+            with self._lock:
+                self._failed_drives += 1
+            self._in_trouble(f"run {lease.run_id!r} could not be driven on", error, self._failed_drives)
             return "store failed"
         except BaseException as error:  # noqa: BLE001 - a step that calls sys.exit() must not end the others
             logger.error("run %r tried to end the process: %r", lease.run_id, error)
             return "not driven"
-        self._troubles = 0
+        self._failed_drives = 0
         if outcome is None:
             return "not driven"
         if self._on_outcome is not None:
             try:
                 self._on_outcome(outcome)
-            except Exception:  # noqa: BLE001 - it is the user's code
+            except BaseException:  # noqa: BLE001 - it is the user's code, and this thread is needed
                 logger.exception("on_outcome raised")
         return "given up" if isinstance(outcome, Running) else outcome.status
 
@@ -247,21 +258,27 @@ class Worker:
 
     # ---- signals
 
-    def _run_handling_signals(self, drain: bool) -> None:
-        """Work in another thread: a handler that runs in the midst of a wait must not need that wait's own locks."""
+    def _work_elsewhere(self, drain: bool) -> None:
+        """Work in another thread: a handler that calls `stop` in the midst of a wait must not need that wait's lock."""
         failed: list[BaseException] = []
+        ended = threading.Event()  # not join(): one that Ctrl-C interrupts takes the thread for ended (CPython 3.11)
 
         def work() -> None:
             try:
                 self._work(drain)
             except BaseException as error:  # noqa: BLE001 - raised again below
                 failed.append(error)
+            finally:
+                ended.set()
 
-        thread = threading.Thread(target=work, name="stepwell-worker", daemon=True)
-        with self._stopping_on_signals():
-            thread.start()
-            while thread.is_alive():
-                thread.join(1.0)
+        threading.Thread(target=work, name="stepwell-worker", daemon=True).start()
+        try:
+            while not ended.wait(1.0):
+                pass
+        except BaseException:  # Ctrl-C, when signals are left to the caller
+            self.stop()
+            ended.wait()
+            raise
         if failed:
             raise failed[0]
 
@@ -272,6 +289,7 @@ class Worker:
         def again(number: int, _frame: Any) -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+            os._exit(128 + number)  # the first process of a container survives a signal that it doesn't handle
 
         def first(_number: int, _frame: Any) -> None:
             for number in wanted:

@@ -121,7 +121,7 @@ class JsonlStore:
             if run is not None:
                 if self._runs.first_attempt(run, 0) != attempt_id:
                     return Exists(self._run_head(run))
-                return Created(self._grant(run, lease, attempt_id)[0])
+                return Created(self._grant(run, lease)[0])
             old = self._runs.fence(stem)
             if old is not None and old.deleted:
                 self._runs.clear(stem)
@@ -130,7 +130,7 @@ class JsonlStore:
                 self._runs.raise_fence(stem, Fence(run_id, fence))
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
             new = begun(run_id, stem, 0, lines, fence, then == "closed", head)
-            return Created(self._begin(new, lines, lease, attempt_id))
+            return Created(self._begin(new, lines, lease))
 
         return self._bell.due.told(self._access.attempt(run_id, work), head.due)
 
@@ -152,13 +152,13 @@ class JsonlStore:
                 raise NotFoundError(f"no run {run_id!r}")
             if 0 < incarnation <= run.incarnation and self._runs.first_attempt(run, incarnation) == attempt_id:
                 asked = lease if incarnation == run.incarnation else None
-                return AlreadyCommitted(0, incarnation, *self._grant(run, asked, attempt_id))
+                return AlreadyCommitted(0, incarnation, *self._grant(run, asked))
             if not run.closed or incarnation != run.incarnation + 1:
                 return run.position.conflict()
             fence = run.fence + 1
             lines = seal(records, session=fence, offset=0, attempt_id=attempt_id)
             new = begun(run_id, stem, incarnation, lines, fence, False, head)
-            return Committed(0, incarnation, self._begin(new, lines, lease, attempt_id))
+            return Committed(0, incarnation, self._begin(new, lines, lease))
 
         return self._bell.due.told(self._access.attempt(run_id, work), head.due)
 
@@ -213,7 +213,7 @@ class JsonlStore:
         for number in range(run.incarnation, -1, -1):
             known = find_attempt(self._runs.raw(run.stem, number), attempt_id)
             if known is not None:
-                return AlreadyCommitted(known, number, *self._grant(run, lease, attempt_id))
+                return AlreadyCommitted(known, number, *self._grant(run, lease))
         refusal = run.position.refuses_outside(incarnation, expected_seq)
         if refusal is not None:
             return refusal
@@ -224,7 +224,7 @@ class JsonlStore:
             return failure
         seq = run.seq
         try:
-            return Committed(seq, run.incarnation, *self._grant(new, lease, attempt_id))
+            return Committed(seq, run.incarnation, *self._grant(new, lease))
         except (OSError, UnsyncedError, StoreUnavailableError):
             return Committed(seq, run.incarnation)  # it is written; only the lease could not be had
 
@@ -290,7 +290,7 @@ class JsonlStore:
         with self._access.opened(run_id) as (_, run):
             if run is None:
                 return None
-            return self._grant(run, request, None)[0] or self._run_head(run)
+            return self._grant(run, request)[0] or self._run_head(run)
 
     def claim_due(
         self, owner: str, ttl: float, *, now: int, limit: int, fingerprints: Iterable[str] = ()
@@ -311,7 +311,7 @@ class JsonlStore:
             if len(leases) >= limit:
                 break
             with self._access.opened(run_id) as (_, run):
-                lease = None if run is None or due(run) is None else self._grant(run, request, None)[0]
+                lease = None if run is None or due(run) is None else self._grant(run, request)[0]
             if lease is not None:
                 leases.append(lease)
         return leases
@@ -391,28 +391,28 @@ class JsonlStore:
                 f"{self.path}: the lease of run {run.run_id!r} can't be written; is the disk full?"
             )
 
-    def _begin(self, run: Run, lines: list[bytes], request: LeaseRequest | None, attempt_id: str) -> Lease | None:
+    def _begin(self, run: Run, lines: list[bytes], request: LeaseRequest | None) -> Lease | None:
         """Write a new incarnation, and grant a lease under its fence."""
         if request is not None and not run.closed:
             until = self._clock() + micros(request.ttl)
-            run.held = Held(request.owner, until, self._owners.own(), attempt_id)
+            run.held = Held(request.owner, until, self._owners.own(), request.token)
         self._runs.begin(run, lines)
         self._bell.ring()
         if run.held is None:
             return None
         return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until)
 
-    def _grant(self, run: Run, request: LeaseRequest | None, attempt_id: str | None) -> tuple[Lease | None, int | None]:
-        """Grant a lease if the run is open and free, or find this attempt's own: (lease, busy until)."""
+    def _grant(self, run: Run, request: LeaseRequest | None) -> tuple[Lease | None, int | None]:
+        """Grant a lease if the run is open and free, or find this request's own: (lease, busy until)."""
         if request is None or run.closed:
             return None, None
         if run.held is not None and self._live(run):
-            if attempt_id is None or run.held.attempt != attempt_id:
+            if not request.token or run.held.token != request.token:
                 return None, run.held.until
         else:
             # The number is durable before anybody is told it, so it is never given twice.
             self._runs.raise_fence(run.stem, Fence(run.run_id, run.fence + 1))
             run.fence += 1
-            run.held = Held(request.owner, self._clock() + micros(request.ttl), self._owners.own(), attempt_id)
+            run.held = Held(request.owner, self._clock() + micros(request.ttl), self._owners.own(), request.token)
             self._keep(run)
         return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until), None

@@ -43,12 +43,12 @@ class Fence:
 
 @frozen
 class Held:
-    """A lease, live or lapsed. `attempt` is that of the write that it was granted with."""
+    """A lease, live or lapsed. `token` is that of the request that it was granted to."""
 
     owner: str
     until: int
     lock: str | None
-    attempt: str | None
+    token: str
 
 
 @define

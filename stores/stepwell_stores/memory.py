@@ -51,11 +51,11 @@ __all__ = ["MemoryStore"]
 
 @define
 class _Held:
-    """A lease, live or lapsed. `attempt` is that of the write that it was granted with."""
+    """A lease, live or lapsed. `token` is that of the request that it was granted to."""
 
     owner: str
     until: int
-    attempt: str | None
+    token: str
 
 
 @define
@@ -120,13 +120,13 @@ class MemoryStore(ForkAware):
             if run is not None:
                 if run.attempts.get(attempt_id) != (0, 0):
                     return Exists(self._run_head(run))
-                return Created(self._regrant(run, lease, attempt_id)[0])
+                return Created(self._regrant(run, lease)[0])
             fence = self._deleted.get(run_id, (0, 0))[0] + 1
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
             run = self._runs[run_id] = _Run(run_id, fence, head, then == "closed", [lines])
             run.attempts[attempt_id] = (0, 0)
             self._changed.notify_all()
-            return self._due_bell.told(Created(self._first_lease(run, lease, attempt_id)), head.due)
+            return self._due_bell.told(Created(self._first_lease(run, lease)), head.due)
 
     def open_incarnation(
         self,
@@ -143,7 +143,7 @@ class MemoryStore(ForkAware):
         with self._changed:
             run = self._run(run_id)
             if run.attempts.get(attempt_id) == (incarnation, 0):
-                return AlreadyCommitted(0, incarnation, *self._regrant(run, lease, attempt_id, incarnation))
+                return AlreadyCommitted(0, incarnation, *self._regrant(run, lease, incarnation))
             if not run.closed or incarnation != run.incarnation + 1:
                 return run.position.conflict()
             run.fence += 1
@@ -151,7 +151,7 @@ class MemoryStore(ForkAware):
             run.attempts[attempt_id] = (incarnation, 0)
             run.head, run.closed = head, False
             self._changed.notify_all()
-            return self._due_bell.told(Committed(0, incarnation, self._first_lease(run, lease, attempt_id)), head.due)
+            return self._due_bell.told(Committed(0, incarnation, self._first_lease(run, lease)), head.due)
 
     def append(
         self,
@@ -205,7 +205,7 @@ class MemoryStore(ForkAware):
     ) -> Committed | AlreadyCommitted | Conflict | Fenced:
         known = run.attempts.get(attempt_id)
         if known is not None:
-            return AlreadyCommitted(known[1], known[0], *self._regrant(run, lease, attempt_id))
+            return AlreadyCommitted(known[1], known[0], *self._regrant(run, lease))
         refusal = run.position.refuses_outside(incarnation, expected_seq)
         if refusal is not None:
             return refusal
@@ -215,7 +215,7 @@ class MemoryStore(ForkAware):
             run.attempts[attempt_id] = (run.incarnation, seq)
         run.head = evolve(run.head, due=earlier(run.head.due, due))
         self._changed.notify_all()
-        return self._due_bell.told(Committed(seq, run.incarnation, *self._regrant(run, lease, attempt_id)), due)
+        return self._due_bell.told(Committed(seq, run.incarnation, *self._regrant(run, lease)), due)
 
     def head(self, run_id: str) -> RunHead | None:
         """The run's head; see the port."""
@@ -262,7 +262,7 @@ class MemoryStore(ForkAware):
             run = self._runs.get(run_id)
             if run is None:
                 return None
-            return self._regrant(run, request, None)[0] or self._run_head(run)
+            return self._regrant(run, request)[0] or self._run_head(run)
 
     def claim_due(
         self, owner: str, ttl: float, *, now: int, limit: int, fingerprints: Iterable[str] = ()
@@ -280,7 +280,7 @@ class MemoryStore(ForkAware):
                 if when is not None and (left or when <= now) and may_try(run.head.blocked, known):
                     found.append((when, run.run_id, run))
             found.sort(key=lambda item: item[:2])
-            leases = (self._regrant(run, request, None)[0] for _, _, run in found[:limit])
+            leases = (self._regrant(run, request)[0] for _, _, run in found[:limit])
             return [lease for lease in leases if lease is not None]
 
     def next_due(self) -> int | None:
@@ -406,24 +406,24 @@ class MemoryStore(ForkAware):
     def _lease(self, run: _Run, held: _Held) -> Lease:
         return Lease(run.run_id, run.incarnation, run.fence, len(run.lines), held.owner, held.until)
 
-    def _first_lease(self, run: _Run, request: LeaseRequest | None, attempt_id: str) -> Lease | None:
+    def _first_lease(self, run: _Run, request: LeaseRequest | None) -> Lease | None:
         """Grant a lease together with a new incarnation, whose fence it takes."""
         run.held = None
         if request is None or run.closed:
             return None
-        run.held = _Held(request.owner, self._clock() + micros(request.ttl), attempt_id)
+        run.held = _Held(request.owner, self._clock() + micros(request.ttl), request.token)
         return self._lease(run, run.held)
 
     def _regrant(
-        self, run: _Run, request: LeaseRequest | None, attempt_id: str | None, incarnation: int | None = None
+        self, run: _Run, request: LeaseRequest | None, incarnation: int | None = None
     ) -> tuple[Lease | None, int | None]:
-        """Grant a lease if the run is open and free, or find this attempt's own: (lease, busy until)."""
+        """Grant a lease if the run is open and free, or find this request's own: (lease, busy until)."""
         if request is None or run.closed or incarnation not in (None, run.incarnation):
             return None, None
         live = self._live(run)
         if live is not None:
-            mine = attempt_id is not None and live.attempt == attempt_id
+            mine = request.token and live.token == request.token
             return (self._lease(run, live), None) if mine else (None, live.until)
         run.fence += 1
-        run.held = _Held(request.owner, self._clock() + micros(request.ttl), attempt_id)
+        run.held = _Held(request.owner, self._clock() + micros(request.ttl), request.token)
         return self._lease(run, run.held), None

@@ -113,7 +113,7 @@ class SqliteStore:
             if row is not None:
                 if db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone() != (0, 0):
                     return Exists(self._run_head(row))
-                return Created(self._grant(db, row, lease, attempt_id)[0])
+                return Created(self._grant(db, row, lease)[0])
             buried = db.execute(sql.DELETED_FENCE, (run_id,)).fetchone()
             fence = 1 if buried is None else buried[0] + 1
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
@@ -123,7 +123,7 @@ class SqliteStore:
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, 0, 0))
             if then == "closed":
                 return Created()
-            return Created(self._first_lease(db, run_id, 0, fence, len(lines), lease, attempt_id))
+            return Created(self._first_lease(db, run_id, 0, fence, len(lines), lease))
 
         return self._bell.due.told(self._attempt(work), head.due)
 
@@ -145,7 +145,7 @@ class SqliteStore:
             if db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone() == (incarnation, 0):
                 granted: tuple[Lease | None, int | None] = (None, None)
                 if row.incarnation == incarnation:
-                    granted = self._grant(db, row, lease, attempt_id)
+                    granted = self._grant(db, row, lease)
                 return AlreadyCommitted(0, incarnation, *granted)
             if not row.closed or incarnation != row.incarnation + 1:
                 return row.position.conflict()
@@ -155,7 +155,7 @@ class SqliteStore:
             db.execute(sql.REOPEN, (incarnation, len(lines), fence, *values, run_id))
             insert(db, run_id, incarnation, 0, lines)
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, incarnation, 0))
-            first = self._first_lease(db, run_id, incarnation, fence, len(lines), lease, attempt_id)
+            first = self._first_lease(db, run_id, incarnation, fence, len(lines), lease)
             return Committed(0, incarnation, first)
 
         return self._bell.due.told(self._attempt(work), head.due)
@@ -210,7 +210,7 @@ class SqliteStore:
         row = found(db, run_id)
         known = db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone()
         if known is not None:
-            return AlreadyCommitted(known[1], known[0], *self._grant(db, row, lease, attempt_id))
+            return AlreadyCommitted(known[1], known[0], *self._grant(db, row, lease))
         refusal = row.position.refuses_outside(incarnation, expected_seq)
         if refusal is not None:
             return refusal
@@ -220,7 +220,7 @@ class SqliteStore:
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, row.incarnation, row.seq))
         if lines or due is not None:
             db.execute(sql.OUTSIDE, (len(lines), due, run_id))
-        granted = self._grant(db, row, lease, attempt_id, len(lines))
+        granted = self._grant(db, row, lease, len(lines))
         return Committed(row.seq, row.incarnation, *granted)
 
     def head(self, run_id: str) -> RunHead | None:
@@ -281,7 +281,7 @@ class SqliteStore:
             row = find(db, run_id)
             if row is None:
                 return None
-            return self._grant(db, row, request, None)[0] or self._run_head(row)
+            return self._grant(db, row, request)[0] or self._run_head(row)
 
         return self._database.write(work)
 
@@ -295,7 +295,7 @@ class SqliteStore:
 
         def work(db: sqlite3.Connection) -> list[Lease]:
             rows = (find(db, run_id) for run_id in self._due(db, now, limit, known))
-            leases = (self._grant(db, row, request, None)[0] for row in rows if row is not None)
+            leases = (self._grant(db, row, request)[0] for row in rows if row is not None)
             return [lease for lease in leases if lease is not None]
 
         # An idle worker asks again and again, and must not take the write lock for nothing.
@@ -419,13 +419,12 @@ class SqliteStore:
         fence: int,
         seq: int,
         request: LeaseRequest | None,
-        attempt_id: str | None,
     ) -> Lease | None:
         """Grant a lease together with a new incarnation, whose fence it takes."""
         if request is None:
             return None
         until = self._clock() + micros(request.ttl)
-        db.execute(sql.GRANT, (fence, request.owner, until, self._owners.own(), attempt_id, run_id))
+        db.execute(sql.GRANT, (fence, request.owner, until, self._owners.own(), request.token, run_id))
         return Lease(run_id, incarnation, fence, seq, request.owner, until)
 
     def _grant(
@@ -433,10 +432,9 @@ class SqliteStore:
         db: sqlite3.Connection,
         row: Row,
         request: LeaseRequest | None,
-        attempt_id: str | None,
         added: int = 0,
     ) -> tuple[Lease | None, int | None]:
-        """Grant a lease if the run is open and free, or find this attempt's own: (lease, busy until).
+        """Grant a lease if the run is open and free, or find this request's own: (lease, busy until).
 
         Args:
             added: how many records the same transaction added after `row` was read.
@@ -445,8 +443,8 @@ class SqliteStore:
             return None, None
         seq = row.seq + added
         if self._live(row):
-            if attempt_id is None or row.lease_attempt != attempt_id:
+            if not request.token or row.lease_token != request.token:
                 return None, row.lease_until
             assert row.lease_until is not None  # it is live
             return Lease(row.run_id, row.incarnation, row.fence, seq, request.owner, row.lease_until), None
-        return self._first_lease(db, row.run_id, row.incarnation, row.fence + 1, seq, request, attempt_id), None
+        return self._first_lease(db, row.run_id, row.incarnation, row.fence + 1, seq, request), None

@@ -17,7 +17,7 @@ from .rules import Position, blocked_from, blocked_json, status_from, waiting_fr
 
 __all__ = ["Row", "find", "head_values", "page"]
 
-_FREE = "owner = NULL, lease_until = NULL, owner_lock = NULL, lease_attempt = NULL"
+_FREE = "owner = NULL, lease_until = NULL, owner_lock = NULL, lease_token = NULL"
 _AT = "WHERE run_id = ? AND incarnation = ? AND fence = ? AND next_seq = ? AND closed = 0"
 _HEAD_COLUMNS = ("status", "due", "waiting", "blocked", "blocked_by", "workflow", "version", "created", "tags")
 _HEAD = ", ".join(f"{column} = ?" for column in _HEAD_COLUMNS)
@@ -40,7 +40,7 @@ INSERT_RUN = """INSERT INTO stepwell_runs (run_id, incarnation, next_seq, fence,
     VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 REOPEN = f"""UPDATE stepwell_runs
     SET incarnation = ?, next_seq = ?, fence = ?, closed = 0, {_FREE}, updated = ?, {_HEAD} WHERE run_id = ?"""
-GRANT = """UPDATE stepwell_runs SET fence = ?, owner = ?, lease_until = ?, owner_lock = ?, lease_attempt = ?
+GRANT = """UPDATE stepwell_runs SET fence = ?, owner = ?, lease_until = ?, owner_lock = ?, lease_token = ?
     WHERE run_id = ?"""
 RENEW = """UPDATE stepwell_runs SET lease_until = ?, owner_lock = ?
     WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL RETURNING incarnation, next_seq"""
@@ -67,7 +67,7 @@ FIRST_DUE = """SELECT min(due) FROM stepwell_runs WHERE closed = 0 AND lease_unt
 LEASED = """SELECT lease_until, owner_lock, due, run_id, blocked_by FROM stepwell_runs WHERE lease_until IS NOT NULL"""
 
 _COLUMNS = """r.run_id, r.incarnation, r.next_seq, r.fence, r.closed, r.status, r.workflow, r.version, r.created,
-    r.updated, r.due, r.waiting, r.tags, r.blocked, r.owner, r.lease_until, r.owner_lock, r.lease_attempt"""
+    r.updated, r.due, r.waiting, r.tags, r.blocked, r.owner, r.lease_until, r.owner_lock, r.lease_token"""
 _FIND = f"SELECT {_COLUMNS} FROM stepwell_runs r WHERE r.run_id = ?"
 _LIVE = "(r.lease_until > ? AND coalesce(r.owner_lock, '') NOT IN (SELECT value FROM json_each(?)))"
 
@@ -93,7 +93,7 @@ class Row:
     owner: str | None
     lease_until: int | None
     owner_lock: str | None
-    lease_attempt: str | None
+    lease_token: str | None
 
     @property
     def position(self) -> Position:

@@ -128,8 +128,10 @@ CREATE TRIGGER stepwell_runs_deleted AFTER DELETE ON stepwell_runs BEGIN
 END;
 """
 
-# A blocked run names every code that it did not fit, so that workers of different code don't pass it to and fro.
+# A blocked run names every code that it did not fit, so that workers of different code don't pass it to and fro; and a
+# lease is known by the request that it was granted to, since several callers may repeat one write.
 _VERSION_2 = """
+ALTER TABLE stepwell_runs RENAME COLUMN lease_attempt TO lease_token;
 UPDATE stepwell_runs SET
     blocked = json_remove(
         json_set(blocked, '$.fingerprints', json_array(json_extract(blocked, '$.fingerprint'))), '$.fingerprint'

@@ -353,3 +353,76 @@ def test_outside_writes_are_repeated_too(bench: Any, how: str) -> None:
         outside = [kind for kind in kinds(plain, run_id) if kind in ("resume", "pause", "cancel")]
         assert outside == list(dict.fromkeys(outside)), "each once"
         assert None is plain.get(run_id).lease_until
+
+
+def test_a_signal_that_two_send_under_one_id_is_driven_by_one(bench: Any) -> None:
+    """A webhook that is delivered twice: the second delivery repeats the first one's write, and gets no lease."""
+    inside, leave = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def effect() -> str:
+        ran.append(threading.current_thread().name)
+        inside.set()
+        assert leave.wait(PATIENCE)
+        return "done"
+
+    @workflow
+    def asks() -> Flow[str]:
+        yield Suspend("approve", into=str)
+        return (yield from Step(effect))
+
+    first = bench.engine(asks)
+
+    class Late(Wrapped):
+        """The other delivery comes between the look and the append."""
+
+        def append(self, *where: Any, fence: int | None = None, **how: Any) -> Any:
+            if fence is None and not tasks:
+                tasks.append(Task(lambda: first.resume("r", "approve", "a", id="one")))
+                assert inside.wait(PATIENCE)
+            return self.inner.append(*where, fence=fence, **how)
+
+    tasks: list[Task] = []
+    second = bench.engine(asks, store=Late(bench.store()))
+    first.start(asks, run_id="r")
+    outcome = second.resume("r", "approve", "b", id="one")
+    assert isinstance(outcome, Running)
+    leave.set()
+    assert RunCompleted("r", "done") == tasks[0].result()
+    assert 1 == len(ran)
+
+
+def test_who_opened_an_incarnation_that_another_has_closed_drives_neither(bench: Any) -> None:
+    """Two restarts at once: the first one's lease is for its own incarnation, and says nothing of the second one's."""
+    inside, leave = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def effect() -> str:
+        ran.append(current_step().idempotency_key)
+        if len(ran) > 1:
+            inside.set()
+            assert leave.wait(PATIENCE)
+        return "done"
+
+    @workflow
+    def plain() -> Flow[str]:
+        return (yield from Step(effect))
+
+    other = bench.engine(plain)
+
+    class Slow(Wrapped):
+        """The other restart comes between the new incarnation and its load."""
+
+        def open_incarnation(self, *where: Any, **how: Any) -> Any:
+            done = self.inner.open_incarnation(*where, **how)
+            tasks.append(Task(lambda: other.start(plain, run_id="r", if_open="restart")))
+            assert inside.wait(PATIENCE)
+            return done
+
+    tasks: list[Task] = []
+    engine = bench.engine(plain, store=Slow(bench.store()))
+    assert RunCompleted("r", "done") == engine.start(plain, run_id="r")
+    engine.start(plain, run_id="r", if_closed="restart")
+    leave.set()
+    assert RunCompleted("r", "done") == tasks[0].result()
+    assert 2 == len(ran), "once in the first incarnation, and once in the newest"

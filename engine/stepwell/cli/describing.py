@@ -15,7 +15,18 @@ from ..errors import Failure
 from ..outcomes import RunRecord
 from .terminal import cut
 
-__all__ = ["EVENT_COLUMNS", "event_rows", "next_step", "record_json", "short", "story", "when"]
+__all__ = [
+    "EVENT_COLUMNS",
+    "event_rows",
+    "failure_json",
+    "instant_json",
+    "many",
+    "next_step",
+    "record_json",
+    "short",
+    "story",
+    "when",
+]
 
 EVENT_COLUMNS = ("seq", "time (UTC)", "session", "type", "at", "step or signal", "what")
 _SHORT = 300
@@ -25,6 +36,11 @@ _CELL = 160
 def when(instant: datetime | None) -> str:
     """An instant for people, in UTC."""
     return "" if instant is None else instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def many(number: int, what: str) -> str:
+    """A number of things in words: 1 run, 2 runs."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def short(value: Any) -> str:
@@ -40,21 +56,21 @@ def record_json(record: RunRecord) -> dict[str, Any]:
         "version": record.version,
         "status": record.status,
         "waitingFor": list(record.waiting_for),
-        "due": _instant(record.due),
+        "due": instant_json(record.due),
         "tags": dict(record.tags),
         "attempts": record.attempts,
         "sessions": record.sessions,
         "events": record.events,
-        "created": _instant(record.created),
-        "updated": _instant(record.updated),
-        "completed": _instant(record.completed),
-        "leaseUntil": _instant(record.lease_until),
+        "created": instant_json(record.created),
+        "updated": instant_json(record.updated),
+        "completed": instant_json(record.completed),
+        "leaseUntil": instant_json(record.lease_until),
         "input": record.input,
     }
     if record.blocked is not None:
         found["blocked"] = {"code": record.blocked.code, "message": record.blocked.message}
     if record.failure is not None:
-        found["failure"] = _failure(record.failure)
+        found["failure"] = failure_json(record.failure)
     found = {name: value for name, value in found.items() if value is not None}
     if record.status == "completed" and record.input is not None:  # a whole record, whose result may be null
         found["result"] = record.result
@@ -158,7 +174,8 @@ def _payload(raw: Any) -> str:
     return short(msgspec.json.decode(raw)) if isinstance(raw, msgspec.Raw) else ""
 
 
-def _failure(failure: Failure) -> dict[str, Any]:
+def failure_json(failure: Failure) -> dict[str, Any]:
+    """A recorded failure as a JSON object."""
     return {
         "type": failure.type,
         "message": failure.message,
@@ -168,5 +185,6 @@ def _failure(failure: Failure) -> dict[str, Any]:
     }
 
 
-def _instant(value: datetime | None) -> str | None:
+def instant_json(value: datetime | None) -> str | None:
+    """An instant as histories have it."""
     return None if value is None else e.instant(value)

@@ -18,11 +18,11 @@ __all__ = ["EXIT_CODES", "AppError", "DemoError", "UsageError", "exit_code_of"]
 OK, ENDED_BADLY, MISTAKE, TRY_AGAIN, DAMAGED, INTERNAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 70, 130, 141
 
 EXIT_CODES = {
-    OK: "done: the run is completed, or it waits, is paused, or is driven by somebody else",
-    ENDED_BADLY: "the run has failed or was cancelled; for demo: the demonstration failed",
+    OK: "done: the run is completed, or it waits, is paused, or is driven by somebody else; worker: it has ended",
+    ENDED_BADLY: "the run has failed or was cancelled; demo: the demonstration failed; doctor: data are in danger",
     MISTAKE: "your mistake: arguments, values, run, workflow, app or store; nothing was changed",
     TRY_AGAIN: "try again: the store or the run is busy",
-    DAMAGED: "the history is damaged, does not fit the code, or the store failed",
+    DAMAGED: "the history is damaged, does not fit the code, or the store failed; verify: something is wrong",
     INTERNAL: "a bug in stepwell; the traceback is for its authors",
     INTERRUPTED: "interrupted with Ctrl-C; what was recorded stays",
     BROKEN_PIPE: "the reader of the output went away",

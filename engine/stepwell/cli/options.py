@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..store import FORMAT_VERSION
-from . import acting, reading
+from . import acting, doctoring, reading, verifying, working
 from .mistakes import EXIT_CODES, UsageError
 from .opening import STORE_VARIABLE
 from .terminal import Terminal
@@ -19,13 +19,14 @@ __all__ = ["parse"]
 _STATUSES = ("pending", "running", "suspended", "paused", "completed", "failed", "cancelled")
 _VALUE = "JSON, '@FILE' or '-' for standard input"
 _NEEDS_APP = "Runs workflow code, so it needs --app."
+_SERVES = f"SIGTERM or Ctrl-C: the steps that run are recorded, then it ends; the second one kills it. {_NEEDS_APP}"
 
 _EPILOG = f"""\
 where the runs are:
   --store URL            sqlite:///runs.db, file:runs (a directory of JSONL files); or set {STORE_VARIABLE}
-  --app MODULE:ENGINE    an Engine in a module that is imported with the current directory on its path; start, resume,
-                         retry and fork need it, and the store is then the engine's own. An app that is made
-                         with Engine(os.environ["{STORE_VARIABLE}"], ...) follows --store.
+  --app MODULE:ENGINE    an Engine in a module that is imported with the current directory on its path; worker, start,
+                         resume, retry and fork need it, and the store is then the engine's own. An app that is
+                         made with Engine(os.environ["{STORE_VARIABLE}"], ...) follows --store.
 
 values:
   A JSON argument is JSON ('{{"approved": true}}', '"text"', 12), @FILE, or - for standard input.
@@ -96,6 +97,7 @@ def _make_parser() -> _Parser:
     _readers(verb)
     _starters(verb)
     _controls(verb)
+    _services(verb)
     return parser
 
 
@@ -184,6 +186,41 @@ def _controls(verb: Callable[..., argparse.ArgumentParser]) -> None:
     made = verb("delete", acting.delete, "Remove a closed run with its whole history")
     _run(made)
     made.add_argument("--yes", action="store_true", help="it can't be undone, so this has to be said")
+
+
+def _services(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    made = verb(
+        "worker", working.work, "Drive the runs that are submitted, due or abandoned, until told to stop", _SERVES
+    )
+    made.add_argument(
+        "--threads", type=_threads, default=4, metavar="N", help="runs that are driven at once, 1 to 1000 (default: 4)"
+    )
+    made.add_argument(
+        "--poll",
+        type=_poll,
+        default=0.2,
+        metavar="SECONDS",
+        help="time between two looks at an idle store (default: 0.2)",
+    )
+    made.add_argument("--drain", action="store_true", help="end when nothing is due any more")
+    verb("verify", verifying.verify, "Read every byte of a store and tell what is damaged", "Writes nothing.")
+    verb("doctor", doctoring.doctor, "Show what a store survives, how its runs stand, and what wants to be looked at")
+
+
+def _threads(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= 1000):
+        raise argparse.ArgumentTypeError(f"takes a whole number from 1 to 1000, as in --threads 4, and got {text!r}")
+    return int(text)
+
+
+def _poll(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.001 <= seconds <= 86_400:  # also false for NaN
+        raise argparse.ArgumentTypeError(f"takes seconds from 0.001 to 86400, as in --poll 0.5, and got {text!r}")
+    return seconds
 
 
 def _run(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from ..engine import Engine
 from ..errors import NotFoundError
 from ..outcomes import RunRecord, WaitingFor
 from ..reading import waits_of_head
-from .describing import EVENT_COLUMNS, event_rows, record_json, short, story, when
+from .describing import EVENT_COLUMNS, event_rows, many, record_json, short, story, when
 from .mistakes import OK
 from .opening import open_engine
 from .terminal import Terminal, safe
@@ -102,7 +102,7 @@ def _show_record(terminal: Terminal, record: RunRecord, waits: list[WaitingFor])
         (
             "counts",
             ", ".join(
-                (_count(record.events, "event"), _count(record.sessions, "session"), _count(record.attempts, "attempt"))
+                (many(record.events, "event"), many(record.sessions, "session"), many(record.attempts, "attempt"))
             ),
         ),
     ]
@@ -120,10 +120,6 @@ def _table(terminal: Terminal, records: list[RunRecord]) -> None:
     rows = [(r.id, r.workflow, r.status, str(r.events), when(r.updated), _tags(r), story(r)) for r in records]
     kept = [i for i, name in enumerate(columns) if any(row[i] for row in rows)]
     terminal.table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _tags(record: RunRecord) -> str:

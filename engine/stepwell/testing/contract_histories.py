@@ -310,18 +310,29 @@ class Outside(Bench):
 
     def test_a_repeated_attempt_gets_its_lease_again(self, store: Store) -> None:
         """And nobody else's, even under the same owner's name."""
-        made = [
-            store.create("r", [a_start()], head=a_head(), attempt_id="a", lease=LeaseRequest("me", 30)) for _ in "ab"
-        ]
+        mine, other = LeaseRequest("me", 30, "mine"), LeaseRequest("me", 30, "other")
+        made = [store.create("r", [a_start()], head=a_head(), attempt_id="a", lease=mine) for _ in "ab"]
         assert made[0] == made[1]
         assert isinstance(made[0], Created)
         assert made[0].lease is not None
         store.release(made[0].lease)
-        first = self.tell(store, "out", lease=LeaseRequest("me", 30))
-        again = self.tell(store, "out", lease=LeaseRequest("me", 30))
+        first = self.tell(store, "out", lease=other)
+        again = self.tell(store, "out", lease=other)
         assert first.lease == again.lease
         assert first.lease is not None
-        other = store.create("r", [a_start()], head=a_head(), attempt_id="a", lease=LeaseRequest("me", 30))
-        assert other == Created(None)
+        assert store.create("r", [a_start()], head=a_head(), attempt_id="a", lease=mine) == Created(None)
         store.release(first.lease)
-        assert self.tell(store, "out", lease=LeaseRequest("me", 30)).lease.fence == first.lease.fence + 1
+        assert self.tell(store, "out", lease=mine).lease.fence == first.lease.fence + 1
+
+    def test_who_sends_what_another_has_sent_does_not_get_his_lease(self, store: Store) -> None:
+        """A webhook that comes twice has one attempt id, and must not be driven by two under one fence."""
+        store.create("r", [a_start()], head=a_head(), attempt_id="a")
+        first = self.tell(store, "signal", lease=LeaseRequest("me", 30, "first"))
+        assert first.lease is not None
+        for token in ("second", ""):
+            second = self.tell(store, "signal", lease=LeaseRequest("me", 30, token))
+            assert (second.lease, second.busy_until) == (None, first.lease.until)
+        store.release(first.lease)
+        bare = [self.tell(store, "signal", lease=LeaseRequest("me", 30)) for _ in "ab"]
+        assert bare[0].lease.fence == first.lease.fence + 1
+        assert (bare[1].lease, bare[1].busy_until) == (None, bare[0].lease.until), "no token, no claim to it"

@@ -142,7 +142,9 @@ class Incarnations(Bench):
         """It is told so, with its lease, and also when that incarnation is long over."""
         self.close_run(store, self.create(store))
         first, again = (
-            store.open_incarnation("r", 1, [a_start()], head=a_head(), attempt_id="n", lease=LeaseRequest("me", 30))
+            store.open_incarnation(
+                "r", 1, [a_start()], head=a_head(), attempt_id="n", lease=LeaseRequest("me", 30, "t")
+            )
             for _ in "ab"
         )
         assert isinstance(first, Committed)
