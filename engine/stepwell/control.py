@@ -103,8 +103,10 @@ class Control:
         done = self.driver.append_outside(run_id, event, number=head.incarnation, lease=lease)
         self._refuse_closed(run_id, done)
         self.sessions.notify(run_id, cancel=isinstance(event, e.Cancel))
-        if isinstance(done, Conflict) or done.lease is None:
+        if isinstance(done, Conflict) or lease is None:
             return Running(run_id)
+        if done.lease is None:
+            return Running(run_id) if done.busy_until is not None else self.driver.try_again(run_id)
         return self.driver.take(done.lease)
 
     def force_cancel(self, run_id: str, reason: str | None) -> None:

@@ -30,7 +30,7 @@ from .outcomes import Outcome, RunFailed, Running
 from .reading import newest_event, outcome_of_head
 from .recorder import TRIES, Recorder, settle
 from .registry import Registry
-from .session import CODE_ERRORS, STATUS, Session
+from .session import CODE_ERRORS, PASSING, STATUS, Session
 from .sessions import Holding, Sessions
 from .signals import Message
 from .store import (
@@ -174,43 +174,59 @@ class Driver:
     def drive(self, run: Loaded, lease: Lease) -> Outcome[Any]:
         """Drive a loaded run under a lease until it is parked or closed."""
         with self.sessions.held(lease) as holding:
-            return self._drive(run, holding, None)
+            return self._drive(run, holding)
 
-    def take(self, lease: Lease, began: Began | None = None) -> Outcome[Any]:
+    def take(
+        self, lease: Lease, began: Began | None = None, *, contained: type[BaseException] | None = None
+    ) -> Outcome[Any]:
         """Load the run of a lease and drive it; a run that can't be loaded is marked as blocked.
 
         Args:
-            began: is given the session, before it does anything. Who gives one has other runs to drive, so code that
-                wants to end the process, as by sys.exit(), is a fault of its run.
+            began: is given the session, before it does anything.
+            contained: errors that no rule foresees, and that block the run: they would come again in its next session.
         """
         with self.sessions.held(lease) as holding:
-            with self._fits(lease, contained=began is not None):
+            with self._fits(lease, contained):
                 run = load(self.parts, lease.run_id, incarnation=lease.incarnation)  # not what was opened meanwhile
-            return self._drive(run, holding, began)
+            return self._drive(run, holding, began, contained)
 
-    def _drive(self, run: Loaded, holding: Holding, began: Began | None) -> Outcome[Any]:
+    def _drive(
+        self,
+        run: Loaded,
+        holding: Holding,
+        began: Began | None = None,
+        contained: type[BaseException] | None = None,
+    ) -> Outcome[Any]:
         session = Session(self.parts, run, holding.lease)
+        session.contained = contained
         holding.attach(session)
         if began is not None:
             began(session)
         return session.drive()
 
-    def take_due(self, lease: Lease, began: Began | None = None) -> Outcome[Any] | None:
+    def take_due(
+        self, lease: Lease, began: Began | None = None, *, contained: type[BaseException] = Exception
+    ) -> Outcome[Any] | None:
         """As `take`, for one run among many: what is wrong with it is logged and marked, and must not hurt the others.
+
+        Args:
+            contained: BaseException when a step that ends the process, as by sys.exit(), is no business of the caller.
 
         Returns:
             None when it could not be driven.
 
         Raises:
-            StoreError: the store failed; the run stays due.
+            StoreError: the store failed, or this process lacks memory or files; the run stays due.
         """
         run_id = lease.run_id
         try:
-            return self.take(lease, began)
+            return self.take(lease, began, contained=contained)
         except StoreError:
             raise
         except StepwellError as error:
             logger.warning("run %r could not be driven: %s", run_id, error)
+        except PASSING as error:
+            raise StoreUnavailableError(f"run {run_id!r} could not be driven: {error!r}; try again") from error
         except Exception:  # noqa: BLE001 - one run must not keep the others from being driven
             logger.exception("run %r could not be driven", run_id)
         return None
@@ -222,21 +238,18 @@ class Driver:
         return parts.store.claim_due(parts.owner, parts.ttl, now=now, limit=limit, fingerprints=fingerprints)
 
     @contextmanager
-    def _fits(self, lease: Lease, *, contained: bool = False) -> Iterator[None]:
+    def _fits(self, lease: Lease, contained: type[BaseException] | None = None) -> Iterator[None]:
         """While a leased run is folded: when its code does not fit, it is marked; the lease ends with any error."""
         try:
             yield
         except _UNFIT as error:
             self.block(lease, error)
             raise
-        except StepwellError:
+        except (StepwellError, *PASSING):
             self.parts.store.release(lease)
             raise
-        except Exception as error:
-            self.block(lease, StepwellError(f"{type(error).__name__}: {error}"))
-            raise
         except BaseException as error:
-            if contained:  # it would be raised in the next session as well
+            if contained and isinstance(error, contained):
                 self.block(lease, StepwellError(f"{type(error).__name__}: {error}"))
             else:
                 self.parts.store.release(lease)
@@ -298,9 +311,19 @@ class Driver:
         self.parts.tell(lc.SignalSent(run_id, message.name))
         if committed.lease is None or run is None:
             self.sessions.notify(run_id)
+            if committed.busy_until is None:
+                return self.try_again(run_id)
             until = None if committed.busy_until is None else e.from_micros(committed.busy_until)
             return Running(run_id, until)
         return self.drive(run, committed.lease)
+
+    def try_again(self, run_id: str) -> Outcome[Any]:
+        """An event is written, and the lease that was asked for with it is not granted, though nobody holds it."""
+        try:
+            return self.advance(run_id, join=True)
+        except StoreError as error:  # the event is there all the same, and must not be sent again for this
+            logger.warning("run %r could not be driven on at once: %s", run_id, error)
+            return Running(run_id)
 
     def send_checked(
         self, run_id: str, message: Message, *, must_wait: bool, drive: bool

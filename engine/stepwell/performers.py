@@ -25,7 +25,7 @@ from .commands import Step
 from .environment import Environment
 from .errors import InvalidInputError
 
-__all__ = ["Flight", "LeavesLoop", "Perform", "Performer", "StepContext", "call_step", "current_step"]
+__all__ = ["Flight", "LeavesLoop", "NoThreadError", "Perform", "Performer", "StepContext", "call_step", "current_step"]
 
 
 @frozen
@@ -108,6 +108,10 @@ def _copied(value: Any) -> Any:
         return value  # a client or a lock: what can't be copied is shared
 
 
+class NoThreadError(RuntimeError):
+    """There is no thread or executor for a step now; there may be one later."""
+
+
 @define(eq=False)
 class Flight:
     """One attempt that is under way.
@@ -166,7 +170,17 @@ class Performer:
         return future
 
     def launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
-        """Perform a step elsewhere: on the loop, in a daemon thread, or on the executor."""
+        """Perform a step elsewhere: on the loop, in a daemon thread, or on the executor.
+
+        Raises:
+            NoThreadError: none is to be had; the step was not begun.
+        """
+        try:
+            return self._launch(step, context, daemon=daemon)
+        except RuntimeError as error:
+            raise NoThreadError(str(error)) from error
+
+    def _launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
         within = contextvars.copy_context()
         if self.is_async(step):
             return asyncio.run_coroutine_threadsafe(self._await(step, context, within), self._get_loop())

@@ -27,14 +27,18 @@ from .frontier import answer_to, suspend_event
 from .loading import Loaded, Parts, blocked_by, events_of, load, make_head
 from .logs import logger
 from .outcomes import Outcome, Running, RunPaused, RunSuspended
+from .performers import NoThreadError
 from .reading import outcome_of
 from .recorder import Recorder
 from .store import Lease, Status
 
-__all__ = ["CODE_ERRORS", "STATUS", "Session"]
+__all__ = ["CODE_ERRORS", "PASSING", "STATUS", "Session"]
 
 CODE_ERRORS = (DivergenceError, CodecError, InvalidInputError)
 """Code and history don't fit: the run is blocked, its history stays as it is."""
+
+PASSING = (MemoryError, OSError, NoThreadError)
+"""Want of something that the next session may have again."""
 
 STATUS: dict[str, Status] = {"complete": "completed", "cancelled": "cancelled", "error": "failed"}
 """The status of a closed run, by how its machine ended."""
@@ -64,7 +68,7 @@ class Session:
         self.wakeup = threading.Event()
         self.told = False  # of an event from outside
         self.leaving = False
-        self.contained = False  # a step that wants to end the process, as by sys.exit(), is a fault of its run
+        self.contained: type[BaseException] | None = None  # what is this run's own fault, and blocks it
         self.flights = Flights(parts, run, self.wakeup)
         self._batch: list[e.EventBase] = []
         self._outcomes: dict[str, e.EventBase] = {}
@@ -109,11 +113,11 @@ class Session:
         except CODE_ERRORS as error:
             self._block(error)
             raise
-        except StepwellError:
+        except (StepwellError, *PASSING):
             self._let_go()
             raise
         except BaseException as error:
-            if isinstance(error, Exception) or self.contained:  # it would be raised in the next session as well
+            if self.contained and isinstance(error, self.contained):  # it would be raised in the next session as well
                 self._block(StepwellError(f"{type(error).__name__}: {error}"))
             else:
                 self._let_go()

@@ -229,7 +229,7 @@ class Worker:
             if self._stopped.is_set():
                 self._parts.store.release(lease)
                 return "given back"
-            outcome = self._driver.take_due(lease, lambda session: self._began(lease, session))
+            outcome = self._driver.take_due(lease, lambda session: self._began(lease, session), contained=BaseException)
         except StoreError as error:
             with self._lock:
                 self._failed_drives += 1
@@ -249,7 +249,6 @@ class Worker:
         return "given up" if isinstance(outcome, Running) else outcome.status
 
     def _began(self, lease: Lease, session: Session) -> None:
-        session.contained = True
         with self._lock:
             self._sessions[lease] = session
             leaving = self._stopped.is_set()

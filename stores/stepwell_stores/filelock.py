@@ -22,8 +22,12 @@ _BUSY = {errno.EAGAIN, errno.EACCES}
 
 
 def make_private(directory: str) -> None:
-    """Make a directory that only its owner may enter, whatever the umask says; if it can't be made, it isn't."""
-    with contextlib.suppress(OSError):
+    """Make a directory that only its owner may enter, whatever the umask says, if there is none.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o700)
         os.chmod(directory, 0o700)
 

@@ -9,7 +9,8 @@ from typing import TypeVar
 from stepwell.errors import ClosedError, CorruptHistoryError, StoreUnavailableError
 from stepwell.store import NotApplied, Unknown
 
-from .jsonl_files import Directory, UnsyncedError, WriteError, translated
+from .disk import translated
+from .jsonl_files import Directory, UnsyncedError, WriteError
 from .jsonl_names import encode
 from .jsonl_runs import Run, Runs
 

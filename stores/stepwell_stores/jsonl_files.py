@@ -6,18 +6,18 @@ Only functions of `os` touch the disk, each looked up when it is called, so that
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from stepwell.errors import StepwellError, StoreError, StoreMisconfiguredError, StoreUnavailableError
+from stepwell.errors import StoreMisconfiguredError, StoreUnavailableError
 
+from .disk import sync_directory, sync_file, translated, write_all
 from .filelock import FLAGS, FairLock, fcntl, make_private
 from .filesystems import refuse_network
 from .liveness import ForkAware, watch_forks
 
-__all__ = ["Directory", "UnsyncedError", "WriteError", "translated"]
+__all__ = ["Directory", "UnsyncedError", "WriteError"]
 
 _STRIPES = 64
 _BUSY_SECONDS = 5.0
@@ -87,6 +87,8 @@ class Directory(ForkAware):
         if not os.path.lexists(self.path):
             if self._must_exist:
                 raise StoreMisconfiguredError(f"no store at {self.path}; check the path, or start a run to make one")
+            if not self._network:
+                refuse_network(os.path.dirname(self.path), "file:")
             self._make()
         elif not os.path.isdir(self.path):
             raise StoreMisconfiguredError(f"{self.path} is no directory; name one for the store's files")
@@ -94,7 +96,9 @@ class Directory(ForkAware):
             raise StoreMisconfiguredError(f"no permission to write in {self.path}; run as its owner, or chmod it")
         if not self._network:
             refuse_network(self.path, "file:")
-        make_private(self.file(".locks"))
+        if not os.path.isdir(self.file(".locks")):  # whoever made the directory may have died before its sync
+            self._sync_names(os.path.dirname(self.path))
+            make_private(self.file(".locks"))
         self._ready = True
 
     def _make(self) -> None:
@@ -102,14 +106,9 @@ class Directory(ForkAware):
         if not os.path.isdir(parent):
             raise StoreMisconfiguredError(f"there is no directory {parent} to make {self.path} in; mkdir -p {parent}")
         try:
-            if not self._network:
-                refuse_network(parent, "file:")
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self.path, 0o700)
-                os.chmod(self.path, 0o700)  # whatever the umask says
-            self._sync_names(parent)
+            make_private(self.path)
         except OSError as e:
-            raise StoreMisconfiguredError(f"can't make {self.path}: {e.strerror}; check who owns {parent}") from e
+            raise translated(self.path, e) from e
 
     def close(self) -> None:
         """Close the lock files, when those who hold them are done."""
@@ -267,44 +266,3 @@ class Directory(ForkAware):
     def _sync_names(self, directory: str | None = None) -> None:
         if self._syncs:
             sync_directory(directory or self.path)
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all bytes; the kernel may take fewer at a time."""
-    done = os.write(fd, data)
-    while done < len(data):
-        done += os.write(fd, data[done:])
-
-
-def sync_file(fd: int) -> None:
-    """Make a file's bytes and size durable."""
-    full = getattr(fcntl, "F_FULLFSYNC", None)
-    if full is not None:  # pragma: no cover - macOS, where fsync leaves them in the drive's cache
-        fcntl.fcntl(fd, full)
-    else:
-        os.fdatasync(fd)
-
-
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | FLAGS)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-
-
-def translated(path: str, cause: Exception) -> StepwellError:
-    """The port's error for one of the system's."""
-    number = cause.errno if isinstance(cause, OSError) else None
-    make: Callable[[str], StepwellError] = StoreError
-    if number in _FORBIDDEN:
-        make = StoreMisconfiguredError
-    elif number in _FULL:
-        make = StoreUnavailableError
-    where = getattr(cause, "filename", None) or path
-    return make(f"{where}: {getattr(cause, 'strerror', None) or cause}")

@@ -22,6 +22,7 @@ from stepwell.errors import (
     StoreUnavailableError,
 )
 
+from .disk import translated
 from .filelock import FairLock, fcntl, make_private
 from .filesystems import kind_of
 from .liveness import ForkAware, watch_forks
@@ -30,6 +31,9 @@ from .sqlite_schema import BUSY_SECONDS, RESETS_SAFELY, Opening, check_version, 
 __all__ = ["AmbiguousError", "Database", "NotWrittenError"]
 
 T = TypeVar("T")
+
+_DRIVER = (sqlite3.Error, UnicodeDecodeError, MemoryError)
+"""What the driver raises; MemoryError stands for SQLITE_NOMEM."""
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -121,7 +125,7 @@ class Database(ForkAware):
             db.execute("BEGIN IMMEDIATE")
             check_version(db, self.path)  # a newer stepwell may have changed the tables meanwhile
             result = work(db)
-        except (sqlite3.Error, UnicodeDecodeError) as e:
+        except _DRIVER as e:
             _rollback(db)
             raise self._judge(handle, e, NotWrittenError) from e
         except BaseException:
@@ -129,27 +133,24 @@ class Database(ForkAware):
             raise
         try:
             db.execute("COMMIT")
-        except sqlite3.Error as e:
-            if primary_code(e) in _BUSY and _rollback(db):
+        except _DRIVER as e:
+            if isinstance(e, sqlite3.Error) and primary_code(e) in _BUSY and _rollback(db):
                 raise NotWrittenError(f"{self.path}: {e}") from e
             handle.drop()
             raise AmbiguousError(f"{self.path}: COMMIT failed: {e}") from e
         return result
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep the other writers out."""
-        if not self._ready:
-            make_private(self._locks)
-            self._ready = True
+    def _alone(self, seconds: float | None = None) -> Iterator[None]:
+        """Keep the other writers out; wait for them at most so long, `BUSY_SECONDS` when None."""
         try:
-            mine = fcntl is not None and self._lock.acquire(BUSY_SECONDS)
+            if not self._ready:
+                make_private(self._locks)
+                self._ready = True
+            mine = fcntl is not None and self._lock.acquire(BUSY_SECONDS if seconds is None else seconds)
         except OSError as e:
             if not RESETS_SAFELY:
-                raise StoreMisconfiguredError(
-                    f"{self._locks}: no lock file can be kept there ({e.strerror or e}), and SQLite "
-                    f"{sqlite3.sqlite_version} needs one between writers; check who owns it, or use 3.51.3 or newer"
-                ) from e
+                raise self._unlockable(e) from e
             mine = None  # fairness is all that is lost
         if mine is False and fcntl is not None:
             raise NotWrittenError(f"{self.path} is busy: another process is writing; try again")
@@ -158,6 +159,15 @@ class Database(ForkAware):
         finally:
             if mine:
                 self._lock.release()
+
+    def _unlockable(self, error: OSError) -> StoreError:
+        found = translated(self._locks, error)
+        if not isinstance(found, StoreMisconfiguredError):
+            return NotWrittenError(str(found))
+        return StoreMisconfiguredError(
+            f"{self._locks}: no lock file can be kept there ({error.strerror or error}), and SQLite "
+            f"{sqlite3.sqlite_version} needs one between writers; check who owns it, or use 3.51.3 or newer"
+        )
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on one snapshot.
@@ -173,7 +183,7 @@ class Database(ForkAware):
                 db.execute("BEGIN")
                 result = work(db)
                 db.execute("COMMIT")
-            except (sqlite3.Error, UnicodeDecodeError) as e:
+            except _DRIVER as e:
                 _rollback(db)
                 raise self._judge(handle, e, StoreError) from e
             except BaseException:
@@ -223,7 +233,7 @@ class Database(ForkAware):
         if handle.db is None:
             try:
                 handle.db = connect(self.path, self._opening)
-            except (sqlite3.Error, UnicodeDecodeError) as e:
+            except (*_DRIVER, OSError) as e:
                 raise self._judge(handle, e, NotWrittenError) from e
             handle.inode = _inode(self.path)
             # A file that vanishes under a store is no reason to begin an empty one.
@@ -238,16 +248,25 @@ class Database(ForkAware):
 
     def _judge(self, handle: _Handle, error: Exception, otherwise: type[StoreError]) -> StepwellError:
         """Say what a driver error means, and drop the connection unless it was merely busy."""
+        if isinstance(error, OSError):
+            found = translated(self.path, error)
+            return found if isinstance(found, StoreMisconfiguredError) else otherwise(str(found))
         code = primary_code(error) if isinstance(error, sqlite3.Error) else 0
         if code in _BUSY:
             return NotWrittenError(f"{self.path} is busy: {error}; try again")
         handle.drop()
+        if isinstance(error, MemoryError):
+            return otherwise(f"{self.path}: SQLite ran out of memory")
         if code == sqlite3.SQLITE_NOTADB:
             return StoreMisconfiguredError(
                 f"{self.path} is no SQLite database: {error}; restore it, or name another file"
             )
         if code in _DAMAGED or isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error):
-            return CorruptHistoryError(f"{self.path} is damaged: {error}; restore it from a backup", place=self.path)
+            return CorruptHistoryError(
+                f"{self.path} is damaged, or its disk has failed: {error}; check the disk, run stepwell verify, and "
+                "restore the file from a backup if that finds anything",
+                place=self.path,
+            )
         if code == sqlite3.SQLITE_CONSTRAINT:
             return CorruptHistoryError(
                 f"{self.path} is damaged: its index and its records disagree ({error}); restore it from a backup",

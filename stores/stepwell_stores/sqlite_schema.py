@@ -14,8 +14,9 @@ from typing import NoReturn
 
 from attrs import frozen
 
-from stepwell.errors import NewerFormatError, StoreMisconfiguredError
+from stepwell.errors import NewerFormatError, StoreMisconfiguredError, StoreUnavailableError
 
+from .disk import sync_directory, sync_file
 from .filelock import FLAGS
 from .filesystems import refuse_network
 
@@ -154,13 +155,14 @@ class Opening:
         must_exist: a missing file, or one without tables, is an error.
         synchronous: 2 (FULL) or 1 (NORMAL).
         network: also on a network file system.
-        writing: held while tables are made or changed, and the journal's mode is.
+        writing: held while tables are made or changed, and the journal's mode is; is given the seconds that it may
+            wait, and raises StoreUnavailableError after them.
     """
 
     must_exist: bool
     synchronous: int
     network: bool
-    writing: Callable[[], AbstractContextManager[None]]
+    writing: Callable[[float], AbstractContextManager[None]]
 
 
 def primary_code(error: sqlite3.Error) -> int:
@@ -184,7 +186,7 @@ def _prepare(path: str, must_exist: bool, network: bool) -> None:
         if must_exist:
             raise StoreMisconfiguredError(f"no store at {path}; check the path, or start a run to make one") from None
         _create(path)
-        return
+        info = os.stat(path)
     except OSError as e:
         _refuse(path, e.strerror or str(e), "check the path and its permissions", e)
     if stat.S_ISDIR(info.st_mode):
@@ -193,6 +195,8 @@ def _prepare(path: str, must_exist: bool, network: bool) -> None:
         _refuse(path, "no permission to read and write it and its directory", "run as its owner, or chmod it")
     if must_exist and not info.st_size:
         raise StoreMisconfiguredError(f"no store at {path}: the file is empty; start a run to make one")
+    if not info.st_size and os.name == "posix":  # whoever made it may have died before it was durable under its name
+        sync_directory(os.path.dirname(path))
 
 
 def _create(path: str) -> None:
@@ -203,20 +207,11 @@ def _create(path: str) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
     except FileExistsError:
         return  # another process was faster
-    except OSError as e:
-        _refuse(path, e.strerror or str(e), "check the permissions of its directory", e)
     try:
         os.chmod(path, 0o600)  # whatever the umask says
         os.fsync(fd)
     finally:
         os.close(fd)
-    if os.name != "posix":  # pragma: no cover - where a directory can't be synced
-        return
-    directory = os.open(parent, os.O_RDONLY | FLAGS)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def connect(path: str, how: Opening) -> sqlite3.Connection:
@@ -237,17 +232,42 @@ def connect(path: str, how: Opening) -> sqlite3.Connection:
             _refuse_foreign(path)
         _settings(db, path, how)
         if _version(db) != SCHEMA_VERSION:
-            with how.writing():
+            with how.writing(BUSY_SECONDS):
                 _migrate(db, path, how.must_exist)
+        _sync_log(db, path, how)
     except BaseException:
         db.close()
         raise
     return db
 
 
+def _sync_log(db: sqlite3.Connection, path: str, how: Opening) -> None:
+    """Make durable what is in the log before anybody acts on it.
+
+    Its writer may have died before its sync: then it is only in the system's cache, and SQLite shows it all the same. A
+    checkpoint syncs the log and writes it into the database; that also helps after a sync that failed, when another
+    sync would say yes and do nothing.
+    """
+    try:
+        empty = not os.stat(f"{path}-wal").st_size
+    except FileNotFoundError:
+        empty = True
+    if empty:
+        return
+    try:
+        with how.writing(0):
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    except StoreUnavailableError:  # somebody writes, or is stopped in the midst of it: reading need not wait for that
+        fd = os.open(f"{path}-wal", os.O_RDWR | FLAGS)  # SQLite has no locks on this file that closing it could end
+        try:
+            sync_file(fd)
+        finally:
+            os.close(fd)
+
+
 def _settings(db: sqlite3.Connection, path: str, how: Opening) -> None:
     if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        with how.writing():
+        with how.writing(BUSY_SECONDS):
             _use_wal(db, path)
     wanted = {"synchronous": how.synchronous, "foreign_keys": 1, "trusted_schema": 0}
     wanted |= {"mmap_size": 0, "cell_size_check": 1, "busy_timeout": int(BUSY_SECONDS * 1000)}

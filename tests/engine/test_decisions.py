@@ -290,10 +290,10 @@ def test_one_run_that_breaks_the_engine_does_not_stop_the_others(bench: Any, mon
         engine.submit(fine, n, run_id=str(n))
     load = stepwell.loading.load
 
-    def breaking(parts: Any, run_id: str) -> Any:
+    def breaking(parts: Any, run_id: str, **options: Any) -> Any:
         if run_id == "0":
             raise ZeroDivisionError("a bug")
-        return load(parts, run_id)
+        return load(parts, run_id, **options)
 
     monkeypatch.setattr(stepwell.driving, "load", breaking)
     assert [RunCompleted("1", 1), RunCompleted("2", 2)] == engine.run_due()
