@@ -121,7 +121,7 @@ class JsonlStore:
             if run is not None:
                 if self._runs.first_attempt(run, 0) != attempt_id:
                     return Exists(self._run_head(run))
-                return Created(self._grant(run, lease)[0])
+                return Created(self._try_grant(run, lease)[0])
             old = self._runs.fence(stem)
             if old is not None and old.deleted:
                 self._runs.clear(stem)
@@ -152,7 +152,7 @@ class JsonlStore:
                 raise NotFoundError(f"no run {run_id!r}")
             if 0 < incarnation <= run.incarnation and self._runs.first_attempt(run, incarnation) == attempt_id:
                 asked = lease if incarnation == run.incarnation else None
-                return AlreadyCommitted(0, incarnation, *self._grant(run, asked))
+                return AlreadyCommitted(0, incarnation, *self._try_grant(run, asked))
             if not run.closed or incarnation != run.incarnation + 1:
                 return run.position.conflict()
             fence = run.fence + 1
@@ -213,7 +213,7 @@ class JsonlStore:
         for number in range(run.incarnation, -1, -1):
             known = find_attempt(self._runs.raw(run.stem, number), attempt_id)
             if known is not None:
-                return AlreadyCommitted(known, number, *self._grant(run, lease))
+                return AlreadyCommitted(known, number, *self._try_grant(run, lease))
         refusal = run.position.refuses_outside(incarnation, expected_seq)
         if refusal is not None:
             return refusal
@@ -223,10 +223,7 @@ class JsonlStore:
         if failure is not None:
             return failure
         seq = run.seq
-        try:
-            return Committed(seq, run.incarnation, *self._grant(new, lease))
-        except (OSError, UnsyncedError, StoreUnavailableError):
-            return Committed(seq, run.incarnation)  # it is written; only the lease could not be had
+        return Committed(seq, run.incarnation, *self._try_grant(new, lease))
 
     def _write(self, run: Run, new: Run, lines: list[bytes]) -> NotApplied | Unknown | None:
         """Append to the journal, then keep the head. None when the records are durable."""
@@ -401,6 +398,13 @@ class JsonlStore:
         if run.held is None:
             return None
         return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until)
+
+    def _try_grant(self, run: Run, request: LeaseRequest | None) -> tuple[Lease | None, int | None]:
+        """As `_grant` for a write that is there: when the lease can't be had, that is no failure of the write."""
+        try:
+            return self._grant(run, request)
+        except (OSError, UnsyncedError, StoreUnavailableError):
+            return None, None
 
     def _grant(self, run: Run, request: LeaseRequest | None) -> tuple[Lease | None, int | None]:
         """Grant a lease if the run is open and free, or find this request's own: (lease, busy until)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from stepwell.errors import StoreMisconfiguredError, StoreUnavailableError
 
@@ -97,7 +97,7 @@ class Directory(ForkAware):
         if not self._network:
             refuse_network(self.path, "file:")
         if not os.path.isdir(self.file(".locks")):  # whoever made the directory may have died before its sync
-            self._sync_names(os.path.dirname(self.path))
+            self.sync_names(os.path.dirname(self.path))
             make_private(self.file(".locks"))
         self._ready = True
 
@@ -180,19 +180,21 @@ class Directory(ForkAware):
             os.close(fd)
         try:
             os.replace(temporary, self.file(name))
-            self._sync_names()
+            self.sync_names()
         except OSError as e:
             raise UnsyncedError(f"{self.file(name)}: {e}") from e
 
-    def append(self, name: str, data: bytes, size: int) -> None:
-        """Add bytes to a file of `size` bytes, durably. The run's lock must be held.
+    def append(self, name: str, data: bytes, undo: Callable[[], bool]) -> None:
+        """Add bytes to a file, durably. The run's lock must be held.
+
+        Args:
+            undo: called when it failed; brings the file back, durably, and says whether that went well.
 
         Raises:
-            WriteError: it failed; `undone` says whether the file was brought back to `size`.
+            WriteError: it failed; `undone` says whether nothing of it is there, for certain.
         """
-        path = self.file(name)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | FLAGS)
+            fd = os.open(self.file(name), os.O_WRONLY | os.O_APPEND | FLAGS)
         except OSError as e:
             raise WriteError(e, undone=True) from e
         written = False
@@ -202,7 +204,7 @@ class Directory(ForkAware):
             self._sync(fd)
         except OSError as e:
             # Never a second sync on a descriptor whose sync failed: the kernel would say yes and have lost the bytes.
-            raise WriteError(e, undone=self._shorten(path, size) and not written) from e
+            raise WriteError(e, undone=undo() and not written) from e
         finally:
             os.close(fd)
 
@@ -222,10 +224,10 @@ class Directory(ForkAware):
             self._sync(fd)
         finally:
             os.close(fd)
-        self._sync_names()
+        self.sync_names()
 
-    def cut(self, name: str, size: int, torn: bytes) -> None:
-        """Keep torn bytes in a file beside, and cut them off."""
+    def keep_aside(self, name: str, torn: bytes) -> None:
+        """Add torn bytes to the file beside that is for them, durably."""
         aside = os.open(self.file(f"{name}.torn"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | FLAGS, 0o600)
         try:
             os.fchmod(aside, 0o600)
@@ -233,36 +235,38 @@ class Directory(ForkAware):
             self._sync(aside)
         finally:
             os.close(aside)
-        self._sync_names()
-        self._truncate(self.file(name), size)
+        self.sync_names()
 
-    def remove(self, names: list[str]) -> None:
-        """Remove files, durably."""
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.file(name))
-        self._sync_names()
-
-    def _shorten(self, path: str, size: int) -> bool:
-        """Bring a file back to `size` after a failed append; whether that went well."""
-        try:
-            self._truncate(path, size)
-        except OSError:
-            return False
-        return True
-
-    def _truncate(self, path: str, size: int) -> None:
-        fd = os.open(path, os.O_WRONLY | FLAGS)
+    def truncate(self, name: str, size: int) -> None:
+        """Bring a file to `size`, durably."""
+        fd = os.open(self.file(name), os.O_WRONLY | FLAGS)
         try:
             os.ftruncate(fd, size)
             self._sync(fd)
         finally:
             os.close(fd)
 
+    def spoil(self, name: str) -> None:
+        """Make a file's checksum wrong, in its place and without any room, so that nobody believes it."""
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(self.file(name), os.O_WRONLY | FLAGS)
+            try:
+                write_all(fd, b"\0")
+            finally:
+                os.close(fd)
+
+    def remove(self, names: list[str]) -> None:
+        """Remove files, durably."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.file(name))
+        self.sync_names()
+
     def _sync(self, fd: int) -> None:
         if self._syncs:
             sync_file(fd)
 
-    def _sync_names(self, directory: str | None = None) -> None:
+    def sync_names(self, directory: str | None = None) -> None:
+        """Make the names in a directory durable, the store's own when None."""
         if self._syncs:
             sync_directory(directory or self.path)

@@ -59,10 +59,10 @@ def scan(data: bytes, path: str) -> Scan:
     for seq, line in enumerate(pieces):
         _check(line, seq, path, start)
         start += len(line) + 1
-    unended = _whole(rest, len(pieces))
+    last = rest.rstrip(b"\0")  # a power cut may leave zeros where the newline was to be
+    unended = _whole(last, len(pieces))
     if unended:
-        pieces.append(rest)
-        rest = b""
+        pieces.append(last)
     whole = len(pieces)
     while whole and envelope(pieces[whole - 1]).more:
         whole -= 1

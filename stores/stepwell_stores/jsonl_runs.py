@@ -14,7 +14,7 @@ import re
 import zlib
 from typing import Any
 
-from attrs import asdict, define, frozen
+from attrs import asdict, define, evolve, frozen
 
 from stepwell.errors import CorruptHistoryError
 from stepwell.store import Head, Waiting, envelope
@@ -22,7 +22,7 @@ from stepwell.store import Head, Waiting, envelope
 from .jsonl_files import Directory
 from .jsonl_journal import rebuilt_head, scan
 from .jsonl_names import decode, encode
-from .rules import Position, blocked_from, status_from
+from .rules import Position, blocked_from, earlier, status_from
 
 __all__ = ["Fence", "Held", "Run", "Runs", "begun"]
 
@@ -112,6 +112,10 @@ class Runs:
         """
         fence = self.fence(stem)
         if fence is not None and fence.deleted:
+            if self._files.size(journal(stem, 0)) is not None:  # its delete was cut short
+                self._files.sync_names()  # that it is gone must be durable before anybody acts on it
+                if writing:
+                    self.clear(stem)
             return None
         known = self.cached(stem)
         number = 0 if known is None else known.incarnation
@@ -140,6 +144,8 @@ class Runs:
         granted = max(run.session, 0 if fence is None else fence.fence)
         if run.fence != granted:
             run.fence, run.held = granted, None
+            if not run.closed:  # the head is older than the last lease, and what it says of due may be over
+                run.head = evolve(run.head, due=earlier(run.head.due, run.head.updated))
         return run
 
     def _rebuild(self, stem: str, number: int, known: Run | None, fence: Fence | None, *, writing: bool) -> Run:
@@ -153,7 +159,8 @@ class Runs:
         if not run_id:
             raise CorruptHistoryError(f"{path}: {stem}.fence, which has the run's id, is gone", place=path)
         if writing and found.torn:
-            self._files.cut(name, found.size, found.torn)
+            self._files.keep_aside(name, found.torn)
+            self._truncate(stem, name, found.size)
         head = rebuilt_head(found.lines, None if known is None else known.head, path)
         run = Run(run_id, stem, number, len(found.lines), found.size, found.session, 0, found.closed, head)
         if known is not None and number == known.incarnation and not run.closed:
@@ -276,14 +283,29 @@ class Runs:
             WriteError: as `Directory.append`.
         """
         data = _text(lines)
-        self._files.append(run.journal, data, run.size)
+        self._files.append(run.journal, data, lambda: self._undo(run))
         return len(data)
+
+    def _undo(self, run: Run) -> bool:
+        """Bring a journal back to what was acknowledged after a failed append; whether that went well."""
+        try:
+            self._truncate(run.stem, run.journal, run.size)
+        except OSError:
+            return False
+        self.save(run)
+        return True
+
+    def _truncate(self, stem: str, name: str, size: int) -> None:
+        """Shorten a journal. Until that is durable no head may vouch for its size, so the head is spoilt before."""
+        self._files.spoil(f"{stem}.head.json")
+        self._files.truncate(name, size)
 
     def clear(self, stem: str) -> None:
         """Remove all files of a run but its fence."""
         names = [name for name in self._files.names() if name.startswith(f"{stem}.") and name != f"{stem}.fence"]
-        # The head first: it must never speak of another journal under the old name.
-        names.sort(key=lambda name: not name.endswith(".head.json"))
+        # The head first: it must never speak of another journal under the old name. The first journal last: as long as
+        # it is there the rest is looked for again.
+        names.sort(key=lambda name: (name == journal(stem, 0), not name.endswith(".head.json")))
         with contextlib.suppress(FileNotFoundError):
             self._files.remove(names)
 
