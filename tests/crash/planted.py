@@ -1,0 +1,199 @@
+"""Bugs that are put into the product for a while, to see that the harnesses find them: each takes hold of one rule."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from stepwell import events, loading, sealing
+from stepwell.store import Fenced
+from stepwell_stores import (
+    jsonl,
+    jsonl_files,
+    jsonl_runs,
+    liveness,
+    rules,
+    sqlite,
+    sqlite_database,
+    sqlite_history,
+    sqlite_rows,
+    sqlite_schema,
+)
+
+__all__ = ["PLANTS", "plant"]
+
+
+def _no_fsync() -> None:
+    """Neither store asks the disk for anything."""
+    jsonl_files.sync_file = lambda fd: None
+    _pragma("synchronous", "OFF")
+
+
+def _no_directory_fsync() -> None:
+    jsonl_files.sync_directory = lambda path: None
+
+
+def _normal() -> None:
+    """SQLite syncs at checkpoints only."""
+    _pragma("synchronous", "NORMAL")
+
+
+def _pragma(name: str, value: str) -> None:
+    settings = sqlite_schema._settings
+
+    def wrong(db: Any, path: str, *rest: Any) -> Any:
+        done = settings(db, path, *rest)
+        db.execute(f"PRAGMA {name} = {value}")
+        return done
+
+    sqlite_schema._settings = wrong  # type: ignore[assignment]
+
+
+def _no_torn_cut() -> None:
+    """What is torn stays where it is, and the next record is written behind it."""
+    scan = jsonl_runs.scan  # type: ignore[attr-defined]
+    jsonl_files.Directory.keep_aside = lambda *_: None  # type: ignore[method-assign]
+
+    def longer(data: bytes, path: str) -> Any:
+        found = scan(data, path)
+        return type(found)(found.lines, len(data), found.unended, found.torn) if found.torn else found
+
+    jsonl_runs.scan = longer  # type: ignore[attr-defined]
+
+
+def _no_crc() -> None:
+
+    def open_body(line: bytes, place: str = "") -> bytes:
+        return line[: -sealing._CRC_TAIL]
+
+    for module in (sealing, rules):
+        module.open_body = open_body  # type: ignore[attr-defined]
+
+
+def _no_fence() -> None:
+    """An owner's number is never compared: position and bytes alone decide."""
+    real = sqlite_history.advance
+
+    def refuses(self: rules.Position, incarnation: int, expected_seq: int, fence: int) -> Any:
+        return self.refuses_outside(incarnation, expected_seq)
+
+    def advance(db: Any, at: tuple[str, int, int, int], *rest: Any) -> bool:
+        return real(db, (at[0], at[1], sqlite_history.found(db, at[0]).fence, at[3]), *rest)
+
+    rules.Position.refuses_owner = refuses  # type: ignore[method-assign]
+    vars(sqlite)["advance"] = advance
+
+
+def _fence_before() -> None:
+    """An owner's number is compared by a read of its own; then what it writes is taken, whatever number is current."""
+    _no_fence()
+    stores: tuple[type[Any], ...] = (jsonl.JsonlStore, sqlite.SqliteStore)
+    for kind in stores:
+
+        def append(self: Any, run_id: str, *args: Any, _real: Any = kind.append, **how: Any) -> Any:
+            head, fence = self.head(run_id), how.get("fence")
+            if head is not None and fence is not None and head.fence != fence:
+                return Fenced(head.fence)
+            return _real(self, run_id, *args, **how)
+
+        kind.append = append
+
+
+def _forgotten_step() -> None:
+    """A history that ends in a step is folded without it, so what is recorded runs again."""
+    real = loading.read_history
+
+    def shorter(*args: Any, **how: Any) -> Iterator[Any]:
+        found = list(real(*args, **how))
+        yield from found[:-1] if isinstance(found[-1], events.Step) else found
+
+    loading.read_history = shorter
+
+
+def _dead_owner_stays() -> None:
+    """Nobody looks whether the owner of a lease still lives, so what it left waits for the lease to lapse."""
+    liveness.Owners.alive = lambda *_: True  # type: ignore[method-assign]
+
+
+def _no_sync_on_open() -> None:
+    """What a dead writer may not have synced is trusted as it is."""
+    jsonl_files.Directory.sync = lambda *_: None  # type: ignore[method-assign]
+
+
+def _exists_before() -> None:
+    """Whether a run id is taken is looked for by a read of its own; then the run is made, whatever is there."""
+    in_file, in_rows = jsonl.JsonlStore.create, sqlite.SqliteStore.create
+
+    def into_files(self: Any, run_id: str, *args: Any, **how: Any) -> Any:
+        if self.head(run_id) is None:
+            self._runs.load = lambda *_, **__: None
+        try:
+            return in_file(self, run_id, *args, **how)
+        finally:
+            vars(self._runs).pop("load", None)
+
+    def into_rows(self: Any, run_id: str, *args: Any, **how: Any) -> Any:
+        if self.head(run_id) is None:
+            self._database.write(lambda db: [db.execute(statement, (run_id,)) for statement in sqlite_rows.DELETE])
+        return in_rows(self, run_id, *args, **how)
+
+    jsonl.JsonlStore.create = into_files  # type: ignore[method-assign]
+    sqlite.SqliteStore.create = into_rows  # type: ignore[method-assign]
+
+
+def _any_lease() -> None:
+    """Every lease is taken for one that has lapsed."""
+    jsonl.JsonlStore._live = lambda *_: False  # type: ignore[method-assign]
+    sqlite.SqliteStore._live = lambda *_: False  # type: ignore[method-assign]
+
+
+def _error_swallowed() -> None:
+    """A write that failed is taken for one that went well."""
+    append, transaction = jsonl_files.Directory.append, sqlite_database.Database._transaction
+
+    def appended(*args: Any) -> None:
+        with contextlib.suppress(jsonl_files.WriteError):
+            append(*args)
+
+    def committed(self: Any, handle: Any, db: Any, work: Callable[[Any], Any]) -> Any:
+        results: list[Any] = []
+
+        def kept(db: Any) -> Any:
+            results.append(work(db))
+            return results[-1]
+
+        try:
+            return transaction(self, handle, db, kept)
+        except (sqlite_database.AmbiguousError, sqlite_database.NotWrittenError):
+            if not results:
+                raise
+            return results[-1]
+
+    vars(jsonl_files)["Directory"].append = appended
+    sqlite_database.Database._transaction = committed  # type: ignore[method-assign]
+
+
+PLANTS: dict[str, Callable[[], None]] = {
+    "ack before write": lambda: None,  # see AckStore
+    "CRC ignored": _no_crc,
+    "dead owner keeps its lease": _dead_owner_stays,
+    "error swallowed": _error_swallowed,
+    "existing run looked for before the transaction": _exists_before,
+    "fence checked before the transaction": _fence_before,
+    "live lease not respected": _any_lease,
+    "no directory fsync": _no_directory_fsync,
+    "no fence": _no_fence,
+    "no fsync": _no_fsync,
+    "no sync on open": _no_sync_on_open,
+    "no torn-tail cut": _no_torn_cut,
+    "recorded step runs again": _forgotten_step,
+    "synchronous=NORMAL": _normal,
+}
+"""By name. They hold for the whole process, so a harness plants in processes of their own."""
+
+
+def plant(name: str | None) -> None:
+    """Put a bug into this process, if one is named."""
+    if name is not None:
+        PLANTS[name]()

@@ -1,0 +1,182 @@
+"""All crash harnesses, one after the other, and what they measured.
+
+    python -m tests.crash.soak                      # the long way: hours
+    python -m tests.crash.soak --ci                 # counts as in the test suite: minutes
+    python -m tests.crash.soak --only power_cuts
+
+The reports go into measured.json beside this file, from which the page about durability is made: one object for each
+harness, store, setting and planted bug, sorted. With `--only` the others stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+__all__ = ["JOBS", "Job", "main"]
+
+ROOT = Path(__file__).parents[2]
+MEASURED = Path(__file__).with_name("measured.json")
+
+STORES = ("jsonl", "sqlite")
+_CONTROLS: dict[str, dict[str, tuple[str, ...]]] = {
+    "kill_points": {"jsonl": ("ack before write", "no torn-tail cut"), "sqlite": ("ack before write",)},
+    "pauses": dict.fromkeys(STORES, ("no fence", "fence checked before the transaction")),
+    "start_races": dict.fromkeys(STORES, ("existing run looked for before the transaction",)),
+}
+_DISK_FAULTS = ("full", "inodes", "file size", "open files", "read-only", "short writes", "append-only")
+
+
+@frozen
+class Job:
+    """One run of a harness.
+
+    Attributes:
+        harness: its module.
+        options: that go to it in any case.
+        count: its option that says how much is done.
+        ci, soak: how much that is in the test suite, and here.
+        loses: whether something must be found wrong: a bug is planted, or the setting declares no safety.
+    """
+
+    harness: str
+    options: tuple[str, ...] = ()
+    count: str = "--count"
+    ci: int = 0
+    soak: int = 0
+    loses: bool = False
+
+    def command(self, *, ci: bool) -> list[str]:
+        """What is called, without the interpreter."""
+        number = self.ci if ci else self.soak
+        return ["-m", f"tests.crash.{self.harness}", *self.options, *([self.count, str(number)] if number else [])]
+
+
+def jobs() -> Iterator[Job]:
+    """Everything that is to be run."""
+    for store in STORES:
+        on = ("--store", store)
+        yield Job("kill_points", on, ci=500, soak=10_000)
+        yield Job("kill_points", (*on, "--exhaustive"))
+        yield Job("pauses", on, ci=300, soak=2_000)
+        yield Job("start_races", on, ci=200, soak=1_000)
+        for harness, planted in _CONTROLS.items():
+            for bug in planted[store]:
+                yield Job(harness, (*on, "--plant", bug), ci=300, soak=300, loses=True)
+        for kind in _DISK_FAULTS:
+            if store == "jsonl" or kind not in _DISK_FAULTS[-2:]:
+                yield Job("disk_faults", (*on, "--kind", kind), ci=30 if kind != "append-only" else 3, soak=400)
+        yield Job("disk_faults", (*on, "--kind", "full", "--plant", "error swallowed"), ci=30, soak=30, loses=True)
+    yield from power_cuts()
+    yield Job("crash_states", count="--states", ci=50_000, soak=2_000_000)
+    yield Job("crash_states", ("--plant", "no directory fsync"), "--states", 5_000, 5_000, loses=True)
+    yield Job("fuzz", ("--files", "5000"), "--lines", 100_000, 1_000_000)
+    for store in ("memory", *STORES):
+        yield Job("store_calls", ("--store", store, "--level", "port"))
+        if store != "memory":
+            yield Job("store_calls", ("--store", store, "--level", "system"))
+
+
+def power_cuts() -> Iterator[Job]:
+    """The power cuts: what is safe, what declares that it isn't, and planted bugs."""
+    settings = {"jsonl": "sync=off", "sqlite": "sync=normal"}
+    planted = {"jsonl": ("no fsync", "no sync on open"), "sqlite": ("synchronous=NORMAL",)}
+    for fs in ("ext4", "xfs"):
+        for store in STORES:
+            on = ("--store", store, "--fs", fs)
+            yield Job("power_cuts", on, ci=25, soak=500)
+            yield Job("power_cuts", (*on, "--setting", settings[store]), ci=15, soak=100, loses=True)
+            for bug in planted[store]:
+                yield Job("power_cuts", (*on, "--plant", bug), ci=15, soak=100, loses=True)
+    on_xfs = ("--store", "jsonl", "--fs", "xfs", "--plant", "no directory fsync")  # ext4 hides it
+    yield Job("power_cuts", on_xfs, ci=60, soak=100, loses=True)
+
+
+JOBS = tuple(jobs())
+
+
+def run(job: Job, *, ci: bool, seconds: float) -> dict[str, Any]:
+    """Run a harness, and give its report as it is to be kept: with no paths, and violations as a number."""
+    command = job.command(ci=ci)
+    path = [str(ROOT), *(entry for entry in sys.path if entry)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    said: list[str] = []
+    try:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        said = done.stderr.splitlines()
+        row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        row = {"violations": [f"no report: {type(error).__name__}"], "counts": {}, "skipped": None}
+    found: list[str] = row["violations"]
+    good = row["skipped"] is not None or bool(found) == job.loses
+    if not good:
+        print(*(f"    {text[:500]}" for text in (*found[:3], *said[-30:])), sep="\n")
+    row["violations"] = max(len(found), row["counts"].get("violations", 0))
+    return {"job": job.harness, "command": shlex.join(["python", *command]), "as it must be": good, **row}
+
+
+def show(row: dict[str, Any]) -> None:
+    """One line of the table."""
+    facts = row.get("facts", {})
+    what = " ".join(str(v) for v in (row.get("store"), row.get("setting"), facts.get("file system")) if v)
+    counts = row["counts"]
+    most = next(
+        (name for name in ("cuts", "kills", "states", "lines", "cases", "pauses", "starts") if name in counts), ""
+    )
+    verdict = "skipped" if row["skipped"] else "ok" if row["as it must be"] else "WRONG"
+    planted = row.get("planted") or ""
+    done = f"{counts[most]:,} {most}" if most else f"{sum(counts.values()):,} in all"
+    print(
+        f"{verdict:8}{row['job']:14}{what:32}{planted:34}{done:>20}{row['violations']:>8,} wrong"
+        f"{row.get('seconds', 0):>9,.1f} s" + (f"  {row['skipped']}" if row["skipped"] else "")
+    )
+    sys.stdout.flush()
+
+
+def keep(rows: list[dict[str, Any]], ran: set[str], file: Path) -> None:
+    """Write the rows, and those of harnesses that did not run as they were."""
+    old = json.loads(file.read_text("utf-8")) if file.exists() else []
+    rows = rows + [row for row in old if row["job"] not in ran]
+    rows.sort(key=lambda row: (row["job"], row["command"]))
+    file.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the harnesses; see the module. Exit code 1 when one of them is not as it must be."""
+    parser = argparse.ArgumentParser(prog="soak", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--ci", action="store_true", help="counts as in the test suite")
+    parser.add_argument("--only", action="append", choices=sorted({job.harness for job in JOBS}), help="this harness")
+    parser.add_argument("--output", type=Path, default=MEASURED, help="the file of reports")
+    parser.add_argument("--hours", type=float, default=3.0, help="after so many one job is taken for hung")
+    args = parser.parse_args(argv)
+    wanted = [job for job in JOBS if not args.only or job.harness in args.only]
+    rows = []
+    try:
+        for job in wanted:
+            rows.append(run(job, ci=args.ci, seconds=args.hours * 3600))
+            show(rows[-1])
+    finally:
+        keep(rows, {row["job"] for row in rows}, args.output)
+    return 0 if all(row["as it must be"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

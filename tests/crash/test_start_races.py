@@ -1,0 +1,59 @@
+"""Eight processes that do the same to one run at once: `tests.crash.start_races`, as often as a commit can afford."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def run(*args: str) -> dict[str, Any]:
+    """What the harness reports; it runs in a process of its own, since it forks."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "engine"), str(ROOT / "stores")])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crash.start_races", *args],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert (1 if report["violations"] else 0) == done.returncode, done.stderr
+    return report
+
+
+@pytest.mark.parametrize("store", ["jsonl", "sqlite"])
+def test_one_of_eight_processes_wins(store: str) -> None:
+    report = run("--store", store, "--count", "200")
+    counts = report["counts"]
+    assert [] == report["violations"]
+    assert counts["starts"] == 200
+    assert min(counts[f"rounds, {name}"] for name in ("claim", "retry", "resume, one id", "delete")) > 5
+    assert counts["rounds, start on no store"] > 5
+    assert min(counts[f"answers, {name}"] for name in ("Running", "RunCompleted", "ConflictError", "RunBusyError")) > 5
+
+
+def test_an_old_sqlite_file_is_migrated_once() -> None:
+    report = run("--store", "sqlite", "--count", "40")
+    assert [] == [violation for violation in report["violations"] if "old" in violation]
+    assert report["counts"]["rounds, start on an old store"] >= 2
+
+
+@pytest.mark.parametrize("store", ["jsonl", "sqlite"])
+@pytest.mark.parametrize("bug", ["existing run looked for before the transaction", "live lease not respected"])
+def test_a_second_winner_is_found(store: str, bug: str) -> None:
+    report = run("--store", store, "--count", "100", "--plant", bug)
+    assert any("several processes performed" in violation for violation in report["violations"])
+    assert report["counts"]["starts"] < 100
