@@ -100,6 +100,7 @@ class JsonlStore:
             "path": self.path,
             "sync": how if self._synced else "off",
             "file_system": (kind := kind_of(self.path)),
+            "owners": os.path.join(self.path, ".owners"),
         }
         survives = None if self._synced and is_network(kind) else self._synced  # a network may promise what it likes
         return Durability(process_crash=True, power_loss=survives, failover=False, settings=settings)

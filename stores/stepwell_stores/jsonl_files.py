@@ -6,11 +6,12 @@ Only functions of `os` touch the disk, each looked up when it is called, so that
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import zlib
 from collections.abc import Callable, Iterator
 
-from stepwell.errors import StoreMisconfiguredError, StoreUnavailableError
+from stepwell.errors import CorruptHistoryError, StoreMisconfiguredError, StoreUnavailableError
 
 from .disk import sync_directory, sync_file, translated, write_all
 from .filelock import FLAGS, FairLock, fcntl, make_private
@@ -126,13 +127,26 @@ class Directory(ForkAware):
             fd = os.open(self.file(name), os.O_RDONLY | FLAGS)
         except FileNotFoundError:
             return None
+        except OSError as e:
+            raise self._no_file(name, e) from e
         try:
             parts = []
             while part := os.read(fd, 1 << 20):
                 parts.append(part)
             return b"".join(parts)
+        except IsADirectoryError as e:
+            raise self._no_file(name, e) from e
         finally:
             os.close(fd)
+
+    def _no_file(self, name: str, error: OSError) -> Exception:
+        """What stands in the place of a file is one run's damage, and must not stop the others."""
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            return error
+        place = self.file(name)
+        return CorruptHistoryError(
+            f"{place}: is no file but a link or a directory; restore it from a backup", place=place
+        )
 
     def names(self) -> list[str]:
         """The names of all files."""

@@ -73,13 +73,14 @@ def _run(files: Directory, runs: Runs, stem: str) -> Iterator[Verified]:
 def _journal(files: Directory, stem: str, number: int, run_id: str | None) -> Verified:
     name = journal(stem, number)
     place = files.file(name)
-    data = files.read(name)
-    if data is None:
-        return _broken(Verified(place, run_id, number), "is gone")
+    data: bytes | None = b""
     try:
+        data = files.read(name)
+        if data is None:
+            return _broken(Verified(place, run_id, number), "is gone")
         found = scan(data, place)
     except CorruptHistoryError as e:
-        return Verified(place, run_id, number, size=len(data), problem=e)
+        return Verified(place, run_id, number, size=len(data or b""), problem=e)
     part = Verified(place, run_id, number, found.lines, len(data))
     if not found.lines:
         return _broken(part, "holds no whole record")

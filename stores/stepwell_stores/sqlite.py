@@ -51,7 +51,7 @@ from .rules import (
 )
 from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
 from .sqlite_history import advance, found, insert, lines_of, refusal
-from .sqlite_rows import Row, find
+from .sqlite_rows import Row, find, texts_of
 from .sqlite_verify import verify
 
 __all__ = ["SqliteStore"]
@@ -309,7 +309,7 @@ class SqliteStore:
         if known:
             found += db.execute(sql.DUE_BLOCKED, (json.dumps(known), now, limit))
         for when, run_id, blocked_by in self._left(db):
-            if blocked_by is None or (known and not {*known} & {*json.loads(blocked_by)}):
+            if blocked_by is None or (known and not {*known} & texts_of(blocked_by)):
                 found.append((when, run_id))
         return [run_id for _, run_id in sorted(found)[:limit]]
 

@@ -288,7 +288,7 @@ class Database(ForkAware):
                 raise self._judge(self._writer, e, StoreError) from e
         found |= {name: None if row is None else row[0] for name, row in rows.items()}
         guard = "not needed" if RESETS_SAFELY else "none" if fcntl is None else "a file lock around each write"
-        return found | {"wal_reset_guard": guard, "file_system": kind_of(self.path)}
+        return found | {"wal_reset_guard": guard, "file_system": kind_of(self.path), "owners": self._locks}
 
 
 def _inode(path: str) -> int:

@@ -15,7 +15,7 @@ from stepwell.store import Head, HeadFilter, RunHead
 
 from .rules import Position, blocked_from, blocked_json, status_from, waiting_from, waiting_json
 
-__all__ = ["Row", "find", "head_values", "page"]
+__all__ = ["Row", "find", "head_values", "page", "texts_of"]
 
 _FREE = "owner = NULL, lease_until = NULL, owner_lock = NULL, lease_token = NULL"
 _AT = "WHERE run_id = ? AND incarnation = ? AND fence = ? AND next_seq = ? AND closed = 0"
@@ -60,7 +60,10 @@ DUE = """SELECT due, run_id FROM stepwell_runs WHERE closed = 0 AND lease_until 
     AND due IS NOT NULL AND due <= ? ORDER BY due, run_id LIMIT ?"""
 DUE_BLOCKED = """SELECT due, run_id FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL
     AND blocked_by IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM json_each(blocked_by) b JOIN json_each(?) k ON b.value = k.value) AND due <= ?
+    AND NOT EXISTS (
+        SELECT 1 FROM json_each(CASE WHEN json_valid(blocked_by) THEN blocked_by ELSE '[]' END) b
+        JOIN json_each(?) k ON b.value = k.value
+    ) AND due <= ?
     ORDER BY due, run_id LIMIT ?"""
 FIRST_DUE = """SELECT min(due) FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL
     AND due IS NOT NULL"""
@@ -185,3 +188,11 @@ def page(where: HeadFilter, after: tuple[int, str] | None, limit: int, now: int,
     clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     order = f"ORDER BY {key}.created DESC, {key}.run_id DESC LIMIT ?"
     return f"SELECT {_COLUMNS} FROM {source} {clause} {order}", [*values, limit]
+
+
+def texts_of(column: str) -> set[str]:
+    """The members of a JSON list; one damaged row must not stop the others, and reading its run tells."""
+    try:
+        return {text for text in json.loads(column) if isinstance(text, str)}
+    except (ValueError, TypeError):
+        return set()

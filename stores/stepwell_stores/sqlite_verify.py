@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 
@@ -21,6 +22,7 @@ _RUNS = "SELECT run_id FROM stepwell_runs WHERE run_id > ? ORDER BY run_id LIMIT
 _COUNTS = "SELECT incarnation, count(*), max(seq) FROM stepwell_events WHERE run_id = ? GROUP BY incarnation"
 _ORPHANS = """SELECT 'stepwell_{0}', run_id FROM stepwell_{0}
     WHERE run_id NOT IN (SELECT run_id FROM stepwell_runs) GROUP BY run_id"""
+_BLOCKED_BY = "SELECT blocked_by FROM stepwell_runs WHERE run_id = ?"
 _TABLES = ("events", "attempts", "tags", "waits")
 
 
@@ -70,10 +72,15 @@ def _run(db: sqlite3.Connection, path: str, run_id: str) -> list[Verified]:
         if number > row.incarnation or count != end or not lines:
             problem = _problem(place, f"{count} records are there, and the index says {end if lines else 'more'}")
         parts.append(Verified(place, run_id, number, lines, sum(map(len, lines)), problem))
+    place = f"{path}, table stepwell_runs, run {run_id!r}"
     try:
-        row.run_head(False, path)
+        blocked = row.run_head(False, path).head.blocked
     except CorruptHistoryError as e:
-        parts.append(Verified(f"{path}, table stepwell_runs, run {run_id!r}", problem=e))
+        parts.append(Verified(place, run_id, problem=e))
+    else:
+        expected = None if blocked is None else json.dumps(blocked.fingerprints)
+        if db.execute(_BLOCKED_BY, (run_id,)).fetchone()[0] != expected:
+            parts.append(Verified(place, run_id, problem=_problem(place, "blocked and blocked_by disagree")))
     return parts
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import queue
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,8 @@ engine = Engine(os.environ.get("STEPWELL_STORE", "sqlite:///runs.db"), workflows
 """
 
 _numbers = itertools.count()
+PATIENCE = 60.0
+"""Seconds after which a test that waits for a process is sure that it won't come."""
 
 
 @frozen
@@ -176,3 +181,94 @@ def engine(here: Path) -> Any:
     """Reads the store of the current directory."""
     with Engine(STORE) as found:
         yield found
+
+
+class WorkerProcess:
+    """`stepwell worker` in a process of its own, whose standard output is read as it comes."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "stepwell", "worker", *arguments],
+            env=environment(PYTHONDONTWRITEBYTECODE="1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self.pid = self._child.pid
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.errors: list[str] = []
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def _read_errors(self) -> None:
+        assert self._child.stderr is not None
+        self.errors.extend(self._child.stderr)
+
+    def line(self) -> str:
+        """The next line, "" at the end."""
+        return self._lines.get(timeout=PATIENCE)
+
+    def outcome(self) -> dict[str, Any]:
+        """The next line, of a worker that was given --json."""
+        found = json.loads(self.line())
+        assert isinstance(found, dict)
+        return found
+
+    def rest(self) -> list[str]:
+        """All lines until its output ends."""
+        return list(iter(self.line, ""))
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._child.send_signal(number)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has exited."""
+        return self._child.poll() is not None
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        code = self._child.wait(PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return code
+
+    def close(self) -> None:
+        """End it whatever it does."""
+        self._child.kill()
+        self.wait()
+        for stream in (self._child.stdout, self._child.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.fixture
+def worker(here: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts workers; they end with the test."""
+    started: list[WorkerProcess] = []
+
+    def start(*arguments: str) -> WorkerProcess:
+        started.append(WorkerProcess(*arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    """Look again and again until something holds."""
+    pause = threading.Event()
+    for _ in range(int(PATIENCE / 0.01)):
+        if holds():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it never came to hold")

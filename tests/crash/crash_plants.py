@@ -76,11 +76,11 @@ def _no_torn_cut() -> list[Patch]:
 
 def _ack_before_write() -> list[Patch]:
     """A record is acknowledged at once, and written when somebody comes by."""
-    late: list[tuple[Directory, str, bytes, int]] = []
+    late: list[tuple[Directory, str, bytes, Callable[[], bool]]] = []
     append, locked = Directory.append, Directory.locked
 
-    def later(self: Directory, name: str, data: bytes, size: int) -> None:
-        late.append((self, name, data, size))
+    def later(self: Directory, name: str, data: bytes, undo: Callable[[], bool]) -> None:
+        late.append((self, name, data, undo))
 
     def catch_up(self: Directory, stem: str) -> Any:
         while late:

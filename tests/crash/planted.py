@@ -26,12 +26,12 @@ __all__ = ["PLANTS", "plant"]
 
 def _no_fsync() -> None:
     """Neither store asks the disk for anything."""
-    jsonl_files.sync_file = lambda fd: None
+    vars(jsonl_files)["sync_file"] = lambda fd: None
     _pragma("synchronous", "OFF")
 
 
 def _no_directory_fsync() -> None:
-    jsonl_files.sync_directory = lambda path: None
+    vars(jsonl_files)["sync_directory"] = lambda path: None
 
 
 def _normal() -> None:

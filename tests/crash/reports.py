@@ -54,7 +54,8 @@ class Report:
         self.seconds = round(time.monotonic() - self._began, 1)
         row: dict[str, Any] = asdict(self, filter=lambda a, _: not a.name.startswith("_"))
         row["counts"] = dict(sorted(self.counts.items()))
-        row |= {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "kernel": platform.release()}
+        kernel = ".".join(platform.release().split(".")[:2])
+        row |= {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "kernel": kernel}
         print(json.dumps(row))
         sys.stdout.flush()
         return 1 if self.violations else 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.crash.witness import Witness
+
 from stepwell import (
     All,
     Cancelled,
@@ -25,7 +27,6 @@ from stepwell import (
     workflow,
 )
 from stepwell.outcomes import Outcome, RunFailed, RunSuspended
-from tests.crash.witness import Witness
 
 __all__ = ["RESULT", "STEPS", "TRIP", "drive", "drive_trip", "make_order", "make_trip"]
 

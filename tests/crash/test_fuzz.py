@@ -163,12 +163,12 @@ def patch_scan(patch: pytest.MonkeyPatch, change: Callable[[jsonl_journal.Scan],
 
 
 PLANTS: tuple[tuple[str, Callable[[pytest.MonkeyPatch], None], int], ...] = (
-    ("line", ignore_crc, 20),
+    ("line", ignore_crc, 50),
     ("file", ignore_crc, 100),
     ("line", keep_torn_as_record, 200),
     ("file", keep_torn_as_record, 200),
-    ("line", split_at_every_line_end, 20),
-    ("file", split_at_every_line_end, 20),
+    ("line", split_at_every_line_end, 50),
+    ("file", split_at_every_line_end, 100),
     ("line", ignore_seq, 200),
     ("file", ignore_seq, 200),
     ("line", let_the_decoder_raise, 100),

@@ -22,9 +22,15 @@ import msgspec
 import stepwell
 from stepwell import Command, StepwellError, errors, events, lifecycle, testing
 from stepwell.cli import mistakes, options
+from stepwell.worker import Worker
 from stepwell_stores import open_store
 
 ROOT = Path(__file__).parents[2]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from tests.docs import durability  # noqa: E402 - as a script this file does not know of its neighbours before
+
 MARKED = re.compile(r"(<!-- generated: ([\w .,-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LISTS = ("Args", "Attributes", "Raises")
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example):$")
@@ -359,12 +365,18 @@ def stores() -> list[str]:
     return entry("open_store", open_store, "stepwell_stores.")
 
 
+def worker() -> list[str]:
+    """What drives runs in a process of its own."""
+    return entry("Worker", Worker, "stepwell.worker.")
+
+
 PARTS: dict[str, Callable[[], list[str]]] = {
     **{name: lambda name=name: section(name) for name in SECTIONS},  # type: ignore[misc]
     "command names": command_table,
     "error names": error_names,
     "testing": testing_names,
     "stores": stores,
+    "worker": worker,
     "commands": commands,
     "event table": event_table,
     "event keys": event_keys,
@@ -373,6 +385,10 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "error attributes": error_attributes,
     "lifecycle": lifecycle_table,
     "verbs": verbs,
+    "durability declared": durability.declared_table,
+    "durability survival": durability.survival_table,
+    "durability controls": durability.controls_table,
+    "durability where": durability.where_measured,
     "exit codes": exit_codes,
 }
 

@@ -107,8 +107,9 @@ def test_a_link_is_no_journal(path: Path, store: JsonlStore) -> None:
     target = path.parent / "target"
     target.write_bytes(THREE[0] + b"\n")
     (path / "r.0.jsonl").symlink_to(target)
-    with pytest.raises(StoreMisconfiguredError, match=r"r\.0\.jsonl"):
+    with pytest.raises(CorruptHistoryError, match=r"r\.0\.jsonl: is no file but a link"):
         store.read("r")
+    assert THREE[0] + b"\n" == target.read_bytes()
 
 
 def test_a_file_is_no_directory(path: Path) -> None:
@@ -213,14 +214,21 @@ def test_a_journal_shorter_than_acknowledged_is_corrupt(path: Path, journal: Pat
     store.close()
 
 
-def test_one_damaged_run_does_not_stop_the_others(path: Path, journal: Path) -> None:
-    journal.write_bytes(journal.read_bytes() + b"junk\n")
+@pytest.mark.parametrize("damage", ["junk", "directory"])
+def test_one_damaged_run_does_not_stop_the_others(path: Path, journal: Path, damage: str) -> None:
+    if damage == "junk":
+        journal.write_bytes(journal.read_bytes() + b"junk\n")
+    else:
+        journal.unlink()
+        (path / "r.head.json").unlink()
+        journal.mkdir()
     store = JsonlStore(path)
     store.create("good", [a_start()], head=a_head(due=5), attempt_id="a")
     assert store.next_due() == 5
     assert ["good"] == [lease.run_id for lease in store.claim_due("w", 30, now=9, limit=9)]
     with pytest.raises(CorruptHistoryError):
         store.heads(HeadFilter(), limit=9)
+    assert [str(journal)] == [part.place for part in store.verify() if part.problem is not None]
     store.close()
 
 

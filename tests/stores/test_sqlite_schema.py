@@ -268,3 +268,20 @@ def test_a_fair_lock_keeps_threads_apart_too(tmp_path: Path) -> None:
         thread.join()
     assert [1] == most
     lock.close()
+
+
+def test_a_damaged_row_of_a_blocked_run_does_not_stop_the_others(tmp_path: Path) -> None:
+    """It is claimed, whoever asks, so that it is marked anew; `verify` names it."""
+    store = SqliteStore(tmp_path / "runs.db")
+    blocked = Blocked("DIVERGENCE", "m", ("abc",))
+    for name in ("bad", "good"):
+        store.create(name, [a_start()], head=a_head(due=1, blocked=blocked), attempt_id="a")
+    db = sqlite3.connect(tmp_path / "runs.db")
+    db.execute("UPDATE stepwell_runs SET blocked_by = '[nonsense' WHERE run_id = 'bad'")
+    db.commit()
+    db.close()
+    problems = [str(part.problem) for part in store.verify() if part.problem is not None]
+    assert 1 == len(problems)
+    assert "'bad': blocked and blocked_by disagree" in problems[0]
+    assert ["bad"] == [lease.run_id for lease in store.claim_due("w", 30, now=9, limit=9, fingerprints=["abc"])]
+    store.close()

@@ -47,9 +47,9 @@ _SAID = {True: "yes", False: "no", None: "can't be told"}
 def doctor(options: argparse.Namespace, terminal: Terminal) -> int:
     """`stepwell doctor`: 1 when something endangers data, 4 when a record is damaged."""
     with open_engine(options) as engine:
-        store = engine.store
-        place, runs = _place_of(store), _Runs()
-        runs.count(engine)
+        runs = _Runs()
+        runs.count(engine)  # this opens the store, and tells what keeps it from being opened
+        place = _place_of(engine.store)
         advice = [*_advice_on_place(place), *runs.advice()]
     if options.json:
         terminal.json(_json(place, runs, advice))
@@ -260,7 +260,11 @@ def _show(terminal: Terminal, place: _Place, runs: _Runs, advice: list[_Advice])
 def _place_lines(place: _Place) -> Iterator[tuple[str, str]]:
     survives, settings = place.durability, place.settings
     yield "store", f"{place.kind}, {place.path}" if place.path else place.kind
-    told = ("kill -9", survives.process_crash), ("power cut", survives.power_loss), ("loss of it", survives.failover)
+    told = (
+        ("kill -9", survives.process_crash),
+        ("power cut", survives.power_loss),
+        ("loss of the disk or server", survives.failover),
+    )
     yield "survives", ", ".join(f"{what}: {_SAID[answer]}" for what, answer in told)
     if place.path:
         free = "" if place.free is None else f", {_bytes(place.free)} free"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..store import FORMAT_VERSION
-from . import acting, doctoring, reading, verifying, working
+from . import acting, reading, working
 from .mistakes import EXIT_CODES, UsageError
 from .opening import STORE_VARIABLE
 from .terminal import Terminal
@@ -203,8 +203,20 @@ def _services(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="time between two looks at an idle store (default: 0.2)",
     )
     made.add_argument("--drain", action="store_true", help="end when nothing is due any more")
-    verb("verify", verifying.verify, "Read every byte of a store and tell what is damaged", "Writes nothing.")
-    verb("doctor", doctoring.doctor, "Show what a store survives, how its runs stand, and what wants to be looked at")
+    verb("verify", _call_verify, "Read every byte of a store and tell what is damaged", "Writes nothing.")
+    verb("doctor", _call_doctor, "Show what a store survives, how its runs stand, and what wants to be looked at")
+
+
+def _call_verify(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .verifying import verify
+
+    return verify(options, terminal)
+
+
+def _call_doctor(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .doctoring import doctor
+
+    return doctor(options, terminal)
 
 
 def _threads(text: str) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 __all__ = ["Progress"]
+
+_SECONDS = 0.1  # between two pictures of the bar
 
 
 class Progress:
@@ -27,7 +30,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._stream.isatty():
-            self._show = self._rich_bar() or self._percentage
+            with contextlib.suppress(OSError):  # as everywhere here: who closes this stream still wants the other
+                self._show = self._rich_bar() or self._percentage
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -40,7 +44,7 @@ class Progress:
 
     def show(self, share: float, note: str = "") -> None:
         """Show how much is done, 0 to 1, and a word beside it."""
-        with contextlib.suppress(OSError):  # who closes this stream still wants the other
+        with contextlib.suppress(OSError):
             self._show(min(max(share, 0.0), 1.0), note)
 
     def _percentage(self, share: float, note: str) -> None:
@@ -58,6 +62,11 @@ class Progress:
             from rich.progress import Progress as Bar
         except ImportError:
             return None
+
+        class Patient(Console):
+            def on_broken_pipe(self) -> None:  # rich would redirect standard output and exit
+                self.quiet = True
+
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -65,10 +74,19 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        console = Console(file=self._stream, legacy_windows=False)
-        # Nothing of ours is written meanwhile, and what is must not be taken from standard output to this stream.
-        bar = Bar(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+        console = Patient(file=self._stream, legacy_windows=False)
+        # What is written to standard output must not be taken to this stream.
+        bar = Bar(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False)
         task = bar.add_task(self._what, total=1.0, note="")
         bar.start()
         self._bar = bar
-        return lambda share, note: bar.update(task, completed=share, note=note)
+        shown = time.monotonic()
+
+        def show(share: float, note: str) -> None:
+            nonlocal shown
+            bar.update(task, completed=share, note=note)
+            if time.monotonic() - shown > _SECONDS:
+                shown = time.monotonic()
+                bar.refresh()
+
+        return show

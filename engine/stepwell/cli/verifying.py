@@ -48,10 +48,11 @@ class _Problem:
     @classmethod
     def of(cls, error: StepwellError, place: str, seq: int | None = None) -> _Problem:
         """What an error tells; it names its own place better than the part that it was found in."""
-        own, byte = getattr(error, "place", ""), getattr(error, "byte", -1)
-        if getattr(error, "seq", -1) >= 0:
-            seq = error.seq  # type: ignore[attr-defined]
-        message = " ".join(error.message.split()).removeprefix(f"{own}: ")
+        own, byte = "", -1
+        if isinstance(error, CorruptHistoryError):
+            own, byte = error.place, error.byte
+            seq = error.seq if error.seq >= 0 else seq
+        message = " ".join(error.message.split()).removeprefix(f"{own or place}: ")
         return cls(own or place, seq, byte if byte >= 0 else None, error.code, message)
 
     @property
@@ -123,10 +124,9 @@ def _read(store: Store) -> _Findings:
             for part in store.verify():
                 found.take(part)
                 progress.show(part.share, many(len(found.problems), "problem") if found.problems else "")
-        except (NewerFormatError, StoreMisconfiguredError):
-            raise  # nothing is wrong with the store
         except (CorruptHistoryError, StoreError) as error:
-            if error.retryable:
+            mistaken = isinstance(error, (NewerFormatError, StoreMisconfiguredError)) and not found.size
+            if error.retryable or mistaken:  # then nothing is wrong with the store
                 raise
             found.problems.append(_Problem.of(error, str(getattr(store, "path", type(store).__name__))))
     return found

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -33,9 +34,9 @@ def work(options: argparse.Namespace, terminal: Terminal) -> int:
         teller = _Teller(terminal, options.json)
         worker = Worker(engine, threads=options.threads, poll=options.poll, on_outcome=teller.tell)
         teller.on_broken = worker.stop
-        if not options.json:
-            teller.say(_beginning(engine, options.threads, drain=options.drain))
-        with _warnings_shown(teller.lock):
+        with _stopped_by_signals(worker.stop), _warnings_shown(teller.lock):
+            if not options.json:
+                teller.say(_beginning(engine, options.threads, drain=options.drain))
             counts = worker.run(drain=options.drain)
         if teller.broken is not None:
             raise teller.broken
@@ -131,6 +132,20 @@ def _outcome_json(outcome: Outcome[Any]) -> dict[str, Any]:
         case RunCancelled():
             found["reason"] = outcome.reason
     return {name: value for name, value in found.items() if value is not None}
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """While this lasts, SIGTERM and SIGINT stop the worker, also just before `run` has handlers of its own in place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager

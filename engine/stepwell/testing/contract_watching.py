@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepwell.store import HeadFilter, LeaseRequest, Store
+from stepwell.store import HeadFilter, Lease, LeaseRequest, Store
 
 from .contract_bench import START, Bench, a_head, a_record, a_start, lines_of
 
@@ -54,8 +54,8 @@ class Watching(Bench):
         self.tell(store, "out", due=START)
         assert told, "the owner may be in another process"
         told.clear()
-        assert lease is not None
-        store.release(lease)  # type: ignore[arg-type]
+        assert isinstance(lease, Lease)
+        store.release(lease)
         assert told
         told.clear()
         unlisten()
