@@ -20,7 +20,7 @@ from msgspec import Raw
 
 from . import events as e
 from . import lifecycle as lc
-from .errors import CodecError, DivergenceError, InvalidInputError, LeaseLostError, StepwellError
+from .errors import CodecError, CorruptHistoryError, DivergenceError, InvalidInputError, LeaseLostError, StepwellError
 from .failures import failure_of
 from .flights import Flights
 from .frontier import answer_to, suspend_event
@@ -110,7 +110,7 @@ class Session:
                 outcome = self._go_on()
                 if outcome is not None:
                     return outcome
-        except CODE_ERRORS as error:
+        except (*CODE_ERRORS, CorruptHistoryError) as error:
             self._block(error)
             raise
         except (StepwellError, *PASSING):

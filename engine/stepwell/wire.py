@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from uuid import UUID
+
 import msgspec
 from msgspec import Raw
 
-from .errors import CorruptHistoryError
-from .events import Event, EventBase
+from .errors import CorruptHistoryError, Failure
+from .events import Event, EventBase, Now, Uuid
 from .store import Draft, open_body
 
 __all__ = ["read_event", "split_list", "to_draft"]
+
+MAX_TYPES = 100
+"""Type names that a recorded failure may have: each becomes a class when it is thrown."""
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
@@ -39,9 +45,30 @@ def read_event(line: bytes, place: str = "") -> Event:
     """
     open_body(line, place)
     try:
-        return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        event = _decoder.decode(line)
+        _check(event)
+    except (msgspec.DecodeError, RecursionError, OverflowError, ValueError) as e:
         raise CorruptHistoryError(f"{place or 'record'}: not an event of this format: {e}", place=place) from e
+    return event
+
+
+def _check(event: Event) -> None:
+    """What the decoder can't: texts that are read later, when nobody knows the place any more."""
+    for text in (event.timestamp, getattr(event, "due", None), getattr(event, "started", None)):
+        if text:
+            _check_instant(text)
+    if isinstance(event, Now):
+        _check_instant(event.value)
+    elif isinstance(event, Uuid):
+        UUID(event.value)
+    failure: Failure | None = getattr(event, "error", None)
+    if failure is not None and (len(failure.types) > MAX_TYPES or any("\0" in name for name in failure.types)):
+        raise ValueError("the types of its failure can't be names of classes")
+
+
+def _check_instant(text: str) -> None:
+    if datetime.fromisoformat(text).utcoffset() is None:
+        raise ValueError(f"{text!r} has no offset from UTC")
 
 
 def split_list(raw: Raw | bytes) -> list[Raw]:

@@ -41,7 +41,7 @@ from .filelock import fcntl
 from .filesystems import is_network, kind_of
 from .jsonl_access import Access
 from .jsonl_files import Directory, UnsyncedError, WriteError
-from .jsonl_journal import find_attempt
+from .jsonl_journal import mark
 from .jsonl_runs import Fence, Held, Run, Runs, begun
 from .jsonl_verify import verify
 from .liveness import Owners
@@ -212,7 +212,7 @@ class JsonlStore:
         lease: LeaseRequest | None,
     ) -> AppendOutcome:
         for number in range(run.incarnation, -1, -1):
-            known = find_attempt(self._runs.raw(run.stem, number), attempt_id)
+            known = self._runs.find(run, number, attempt_id)
             if known is not None:
                 return AlreadyCommitted(known, number, *self._try_grant(run, lease))
         refusal = run.position.refuses_outside(incarnation, expected_seq)
@@ -235,6 +235,7 @@ class JsonlStore:
                 return NotApplied(e) if e.undone else Unknown(e)
             new.seq = run.seq + len(lines)
             new.session = envelope(lines[-1]).session
+            new.tail = mark(lines[-1])
         saved = self._runs.save(new)
         self._bell.ring()
         if not saved and not lines:

@@ -136,6 +136,9 @@ class Directory(ForkAware):
             return b"".join(parts)
         except IsADirectoryError as e:
             raise self._no_file(name, e) from e
+        except OSError as e:
+            e.filename = self.file(name)
+            raise
         finally:
             os.close(fd)
 

@@ -10,11 +10,11 @@ from typing import Any
 from attrs import frozen
 
 from stepwell.errors import CorruptHistoryError
-from stepwell.store import Head, Status, envelope, open_body
+from stepwell.store import Envelope, Head, Status, envelope, open_body
 
 from .rules import verified
 
-__all__ = ["Scan", "find_attempt", "rebuilt_head", "scan"]
+__all__ = ["Scan", "find_attempt", "mark", "rebuilt_head", "scan"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ENDS: dict[str, Status] = {"complete": "completed", "error": "failed", "cancelled": "cancelled"}
@@ -64,7 +64,7 @@ def scan(data: bytes, path: str) -> Scan:
     if unended:
         pieces.append(last)
     whole = len(pieces)
-    while whole and envelope(pieces[whole - 1]).more:
+    while whole and _envelope(pieces, whole - 1, path).more:
         whole -= 1
     size = sum(len(line) + 1 for line in pieces[:whole])
     return Scan(pieces[:whole], size, unended and whole == len(pieces), data[size:])
@@ -78,6 +78,15 @@ def _check(line: bytes, seq: int, path: str, byte: int) -> None:
         raise
 
 
+def _envelope(lines: list[bytes], seq: int, path: str) -> Envelope:
+    byte = sum(len(line) + 1 for line in lines[:seq])
+    try:
+        return envelope(lines[seq], f"{path}, line {seq + 1}, byte {byte}")
+    except CorruptHistoryError as e:
+        e.seq, e.byte = seq, byte
+        raise
+
+
 def _whole(line: bytes, seq: int) -> bool:
     try:
         verified(line, seq, "")
@@ -86,14 +95,19 @@ def _whole(line: bytes, seq: int) -> bool:
     return True
 
 
-def find_attempt(data: bytes, attempt_id: str) -> int | None:
+def mark(line: bytes) -> str:
+    """What stands for a sealed record: its checksum."""
+    return line[-10:-2].decode("ascii", "replace")
+
+
+def find_attempt(data: bytes, attempt_id: str, path: str) -> int | None:
     """The seq of the record that an attempt began with; None when it isn't there."""
     needle = f'"attemptId":"{attempt_id}",'.encode()
     at = data.find(needle)
     while at >= 0:
         end = data.find(b"\n", at)
         end = len(data) if end < 0 else end
-        record = envelope(data[data.rfind(b"\n", 0, at) + 1 : end])
+        record = envelope(data[data.rfind(b"\n", 0, at) + 1 : end], path)
         if record.attempt_id == attempt_id:
             return record.offset
         at = data.find(needle, end)
@@ -116,6 +130,8 @@ def rebuilt_head(lines: Sequence[bytes], known: Head | None, path: str) -> Head:
             status, known.workflow, known.version, known.created, max(updated, known.updated), due, (), known.tags
         )
     tags = first.get("tags") or {}
+    if not isinstance(tags, dict):
+        raise CorruptHistoryError(f"{path}: tags are no object", place=path)
     workflow, version = str(first.get("workflow", "")), str(first.get("version", ""))
     return Head(status, workflow, version, created, updated, due, (), {str(k): str(v) for k, v in tags.items()})
 
@@ -123,7 +139,7 @@ def rebuilt_head(lines: Sequence[bytes], known: Head | None, path: str) -> Head:
 def _members(line: bytes, path: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(open_body(line) + b"}")
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise CorruptHistoryError(f"{path}: a record is no JSON: {e}", place=path) from e
     return found
 

@@ -14,17 +14,18 @@ import re
 import zlib
 from typing import Any
 
+import msgspec
 from attrs import asdict, define, evolve, frozen
 
 from stepwell.errors import CorruptHistoryError
-from stepwell.store import Head, Waiting, envelope
+from stepwell.store import Head, envelope
 
 from .jsonl_files import Directory
-from .jsonl_journal import rebuilt_head, scan
+from .jsonl_journal import Scan, find_attempt, mark, rebuilt_head, scan
 from .jsonl_names import decode, encode
-from .rules import Position, blocked_from, earlier, status_from
+from .rules import Position, earlier, status_from
 
-__all__ = ["Fence", "Held", "Run", "Runs", "begun"]
+__all__ = ["Fence", "Held", "Run", "Runs", "begun", "check_tail"]
 
 _BLOCK = 512
 _CRC = len(', "crc": "00000000"}')
@@ -65,6 +66,7 @@ class Run:
     closed: bool
     head: Head
     held: Held | None = None
+    tail: str = ""  # what stands for the last record
 
     @property
     def position(self) -> Position:
@@ -83,7 +85,7 @@ def journal(stem: str, incarnation: int) -> str:
 def begun(run_id: str, stem: str, incarnation: int, lines: list[bytes], fence: int, closed: bool, head: Head) -> Run:
     """Where a run stands after the first records of an incarnation."""
     size = sum(len(line) + 1 for line in lines)
-    return Run(run_id, stem, incarnation, len(lines), size, fence, fence, closed, head)
+    return Run(run_id, stem, incarnation, len(lines), size, fence, fence, closed, head, tail=mark(lines[-1]))
 
 
 class Runs:
@@ -121,11 +123,10 @@ class Runs:
         number = 0 if known is None else known.incarnation
         size = self._files.size(journal(stem, number))
         if size is None:
-            number, size = 0, self._files.size(journal(stem, 0))
-            if size is None:
+            if known is None and self._files.size(journal(stem, 1)) is None:
                 return None
-            if known is not None:
-                raise CorruptHistoryError(f"{self._files.file(known.journal)} is gone; restore it from a backup")
+            path = self._files.file(journal(stem, number))
+            raise CorruptHistoryError(f"{path} is gone; restore it from a backup", place=path)
         if known is not None and number == known.incarnation and size < known.size:
             raise CorruptHistoryError(
                 f"{self._files.file(known.journal)} has {size} bytes, fewer than the {known.size} that were "
@@ -141,7 +142,7 @@ class Runs:
                 number += 1
                 newer = self._files.size(journal(stem, number + 1)) is not None
             run = self._rebuild(stem, number, known, fence, writing=writing)
-        granted = max(run.session, 0 if fence is None else fence.fence)
+        granted = max(run.session, 0 if fence is None else fence.fence, 0 if known is None else known.fence)
         if run.fence != granted:
             run.fence, run.held = granted, None
             if not run.closed:  # the head is older than the last lease, and what it says of due may be over
@@ -158,11 +159,14 @@ class Runs:
         run_id = decode(stem) or (fence and fence.run_id) or (known and known.run_id)
         if not run_id:
             raise CorruptHistoryError(f"{path}: {stem}.fence, which has the run's id, is gone", place=path)
+        if known is not None and number == known.incarnation:
+            check_tail(known, found, path)
         if writing and found.torn:
             self._files.keep_aside(name, found.torn)
             self._truncate(stem, name, found.size)
         head = rebuilt_head(found.lines, None if known is None else known.head, path)
         run = Run(run_id, stem, number, len(found.lines), found.size, found.session, 0, found.closed, head)
+        run.tail = mark(found.lines[-1])
         if known is not None and number == known.incarnation and not run.closed:
             run.held, run.fence = known.held, known.fence
         if found.unended and not writing:
@@ -181,10 +185,18 @@ class Runs:
         """
         name = journal(run.stem, incarnation)
         path = self._files.file(name)
-        found = scan(self._files.read(name) or b"", path).lines
-        if not found or (incarnation == run.incarnation and len(found) != run.seq):
-            raise CorruptHistoryError(f"{path}: holds {len(found)} records, not {run.seq}", place=path, seq=len(found))
-        return found
+        found = scan(self._files.read(name) or b"", path)
+        if incarnation == run.incarnation:
+            check_tail(run, found, path)
+            return found.lines[: run.seq]
+        if not found.closed:
+            raise CorruptHistoryError(
+                f"{path}: holds {len(found.lines)} records and is not closed, though a later incarnation is there; "
+                "restore it from a backup",
+                place=path,
+                seq=len(found.lines),
+            )
+        return found.lines
 
     def holds(self, run: Run, incarnation: int, seq: int, lines: list[bytes]) -> bool:
         """Whether these very records are at this position already."""
@@ -194,7 +206,13 @@ class Runs:
 
     def first_attempt(self, run: Run, incarnation: int) -> str | None:
         """The attempt that opened an incarnation."""
-        return envelope(self.raw(run.stem, incarnation).partition(b"\n")[0]).attempt_id
+        path = self._files.file(journal(run.stem, incarnation))
+        return envelope(self._raw(run.stem, incarnation).partition(b"\n")[0], path).attempt_id
+
+    def find(self, run: Run, incarnation: int, attempt_id: str) -> int | None:
+        """The seq of the record that an attempt began with; None when it isn't in this incarnation."""
+        path = self._files.file(journal(run.stem, incarnation))
+        return find_attempt(self._raw(run.stem, incarnation), attempt_id, path)
 
     def save(self, run: Run) -> bool:
         """Keep head and lease; whether that went well. They are a cache: the journal says what was done."""
@@ -206,6 +224,7 @@ class Runs:
             "session": run.session,
             "fence": run.fence,
             "closed": run.closed,
+            "tail": run.tail,
             "head": {**asdict(run.head), "tags": dict(run.head.tags)},
             "lease": None if run.held is None else asdict(run.held),
         }
@@ -227,17 +246,15 @@ class Runs:
             if text[-_CRC:] != b', "crc": "%08x"}' % zlib.crc32(text[:-_CRC]):
                 return None
             row = json.loads(text)
-            held = None if row["lease"] is None else Held(**row["lease"])
+            held = None if row["lease"] is None else msgspec.convert(row["lease"], Held)
             head = _head(row["head"])
             if encode(row["runId"]) != stem:
                 return None
-            run_id, numbers = (
-                row["runId"],
-                (int(row[key]) for key in ("incarnation", "seq", "size", "session", "fence")),
-            )
+            numbers = (int(row[key]) for key in ("incarnation", "seq", "size", "session", "fence"))
             incarnation, seq, size, session, fence = numbers
-            return Run(run_id, stem, incarnation, seq, size, session, fence, bool(row["closed"]), head, held)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            closed, tail = bool(row["closed"]), str(row["tail"])
+            return Run(row["runId"], stem, incarnation, seq, size, session, fence, closed, head, held, tail)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return None
 
     def fence(self, stem: str) -> Fence | None:
@@ -250,9 +267,13 @@ class Runs:
         if data is None:
             return None
         try:
+            if data[-_CRC:] != b', "crc": "%08x"}' % zlib.crc32(data[:-_CRC]):
+                raise ValueError("the checksum is wrong")
             row = json.loads(data)
+            if encode(row["runId"]) != stem:
+                raise ValueError("it is another run's")
             return Fence(str(row["runId"]), int(row["fence"]), bool(row["deleted"]), int(row["created"]))
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as e:
             path = self._files.file(f"{stem}.fence")
             raise CorruptHistoryError(f"{path}: is damaged: {e}; restore it from a backup", place=path) from e
 
@@ -264,7 +285,8 @@ class Runs:
             UnsyncedError: it may be undone by a power cut.
         """
         row = {"runId": fence.run_id, "fence": fence.fence, "deleted": fence.deleted, "created": fence.created}
-        self._files.publish(f"{stem}.fence", json.dumps(row).encode())
+        text = json.dumps(row).encode()
+        self._files.publish(f"{stem}.fence", b'%b, "crc": "%08x"}' % (text[:-1], zlib.crc32(text[:-1])))
 
     def begin(self, run: Run, lines: list[bytes]) -> None:
         """Write the first records of an incarnation, as a whole file.
@@ -309,9 +331,27 @@ class Runs:
         with contextlib.suppress(FileNotFoundError):
             self._files.remove(names)
 
-    def raw(self, stem: str, incarnation: int) -> bytes:
-        """The bytes of a journal as they are."""
+    def _raw(self, stem: str, incarnation: int) -> bytes:
         return self._files.read(journal(stem, incarnation)) or b""
+
+
+def check_tail(known: Run, found: Scan, path: str) -> None:
+    """See that a journal begins with what was acknowledged, as far as its head tells: count, size and last record.
+
+    Raises:
+        CorruptHistoryError: it was shortened, exchanged, or written over.
+    """
+    lines = found.lines[: known.seq]
+    size = sum(len(line) + 1 for line in lines)
+    if found.unended and len(found.lines) == known.seq:
+        size -= 1  # the newline that is missing
+    if len(lines) < known.seq or size != known.size or mark(lines[-1]) != known.tail:
+        raise CorruptHistoryError(
+            f"{path}: is not the journal of {known.seq} records and {known.size} bytes that was acknowledged; restore "
+            "it from a backup",
+            place=path,
+            seq=min(len(lines), known.seq - 1),
+        )
 
 
 def _text(lines: list[bytes]) -> bytes:
@@ -319,8 +359,6 @@ def _text(lines: list[bytes]) -> bytes:
 
 
 def _head(row: dict[str, Any]) -> Head:
-    waiting = tuple(Waiting(**wait) for wait in row.pop("waiting"))
-    blocked = row.pop("blocked")
-    head = Head(**row, waiting=waiting, blocked=blocked_from(blocked))
+    head = msgspec.convert(row, Head)
     status_from(head.status)
     return head

@@ -14,7 +14,7 @@ from .jsonl_access import Access
 from .jsonl_files import Directory
 from .jsonl_journal import scan
 from .jsonl_names import decode
-from .jsonl_runs import Runs, journal
+from .jsonl_runs import Run, Runs, check_tail, journal
 
 __all__ = ["verify"]
 
@@ -52,9 +52,10 @@ def _run(files: Directory, runs: Runs, stem: str) -> Iterator[Verified]:
     known = runs.cached(stem)
     run_id = decode(stem) or (fence and fence.run_id) or (known and known.run_id) or None
     for number in range(max(numbers, default=-1) + 1):
-        part = _journal(files, stem, number, run_id)
-        if known is not None and number == known.incarnation and part.size < known.size:
-            part = _broken(part, f"has {part.size} bytes, fewer than the {known.size} that were acknowledged")
+        mine = known if known is not None and known.incarnation == number else None
+        part = _journal(files, stem, number, run_id, mine, closed=number < max(numbers))
+        if mine is not None and part.size < mine.size:
+            part = _broken(part, f"has {part.size} bytes, fewer than the {mine.size} that were acknowledged")
         yield part
     if known is not None and known.incarnation not in numbers and not (fence and fence.deleted):
         place = files.file(journal(stem, known.incarnation))
@@ -70,7 +71,10 @@ def _run(files: Directory, runs: Runs, stem: str) -> Iterator[Verified]:
             yield Verified(files.file(name), size=size, note=note)
 
 
-def _journal(files: Directory, stem: str, number: int, run_id: str | None) -> Verified:
+def _journal(
+    files: Directory, stem: str, number: int, run_id: str | None, known: Run | None, *, closed: bool
+) -> Verified:
+    """One journal; `known` is its head, and `closed` whether it must be."""
     name = journal(stem, number)
     place = files.file(name)
     data: bytes | None = b""
@@ -79,6 +83,8 @@ def _journal(files: Directory, stem: str, number: int, run_id: str | None) -> Ve
         if data is None:
             return _broken(Verified(place, run_id, number), "is gone")
         found = scan(data, place)
+        if known is not None and len(data) >= known.size:
+            check_tail(known, found, place)
     except CorruptHistoryError as e:
         return Verified(place, run_id, number, size=len(data or b""), problem=e)
     part = Verified(place, run_id, number, found.lines, len(data))
@@ -86,6 +92,8 @@ def _journal(files: Directory, stem: str, number: int, run_id: str | None) -> Ve
         return _broken(part, "holds no whole record")
     if run_id is None:
         return _broken(part, f"{stem}.fence, which has the run's id, is gone")
+    if closed and not found.closed:
+        return _broken(part, "is not closed, though a later incarnation is there")
     if found.torn:
         return evolve(part, note=f"ends in {len(found.torn)} bytes that are torn and were never acknowledged")
     return part

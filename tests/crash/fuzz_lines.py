@@ -60,10 +60,11 @@ _REASONS = {
     "the envelope is malformed": "envelope",
     "not an event of this format": "no event",
     "a record is no JSON": "no JSON",
+    "is not the journal": "another journal",
+    "is not closed, though": "records missing",
     "acknowledged": "journal too short",
     " is gone": "file gone",
     "holds no whole record": "no whole record",
-    "records, not": "records missing",
     "does not begin with a start": "no start event",
     "without an outcome": "step without outcome",
 }

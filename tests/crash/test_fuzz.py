@@ -57,6 +57,7 @@ OF_FILES = (
     "CorruptHistoryError: no JSON",
     "CorruptHistoryError: no record",
     "CorruptHistoryError: no whole record",
+    "CorruptHistoryError: another journal",
     "CorruptHistoryError: records missing",
     "NewerFormatError",
     "NotFoundError",
