@@ -42,6 +42,8 @@ from stepwell_stores import open_store
 
 from .tools import PATIENCE, Wrapped
 
+STAMP = "2026-01-01T00:00:00Z"
+
 
 class Surprised(Wrapped):
     """A signal lands right before the first append of an owner that holds an event of `kind`."""
@@ -53,7 +55,7 @@ class Surprised(Wrapped):
     def append(self, run_id: str, incarnation: Any, seq: Any, records: Any, **how: Any) -> Any:
         if how.get("fence") is not None and any(draft.type == self.kind for draft in records):
             self.kind = ""
-            signal = to_draft(e.Resume(event_name="x", value=msgspec.Raw(b"1"), id="surprise", timestamp="t"))
+            signal = to_draft(e.Resume(event_name="x", value=msgspec.Raw(b"1"), id="surprise", timestamp=STAMP))
             self.inner.append(run_id, None, None, [signal], attempt_id="surprise", due=0)
         return self.inner.append(run_id, incarnation, seq, records, **how)
 
@@ -331,7 +333,7 @@ def test_a_run_that_a_newer_release_has_written_to_is_left_as_it_is(
 
 def written_by_a_newer_release(bench: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
     """Put a signal of format 2 at the end of run "r"; what is given tells the state of the run."""
-    signal = to_draft(e.Resume(event_name="other", value=msgspec.Raw(b"1"), id="new", timestamp="t"))
+    signal = to_draft(e.Resume(event_name="other", value=msgspec.Raw(b"1"), id="new", timestamp=STAMP))
     with monkeypatch.context() as newer:
         newer.setattr("stepwell.sealing.FORMAT_VERSION", 2)
         if bench.kind != "file":

@@ -190,8 +190,8 @@ def test_a_line_of_a_newer_format_says_so() -> None:
 
 
 def test_keys_that_a_later_release_adds_are_read_over() -> None:
-    [line] = seal([Draft("wake", b'"timestamp":"x","at":"0","later":[1]')], session=1, offset=0)
-    assert e.Wake(at="0", timestamp="x", session=1) == read_event(line)
+    [line] = seal([Draft("wake", b'"timestamp":"2026-01-01T00:00:00Z","at":"0","later":[1]')], session=1, offset=0)
+    assert e.Wake(at="0", timestamp="2026-01-01T00:00:00Z", session=1) == read_event(line)
 
 
 # ---- lists
@@ -234,3 +234,28 @@ def test_unset_is_not_none() -> None:
     """A step that gave nothing has the result null; one that failed has no result."""
     assert Raw(b"null") == FULL[1].result  # type: ignore[attr-defined]
     assert UNSET is FULL[2].result  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("wake", '"timestamp":"yesterday","at":"0"'),
+        ("wake", '"timestamp":"2026-01-01T00:00:00","at":"0"'),
+        ("now", '"timestamp":"","at":"0","value":"noon"'),
+        ("uuid", '"timestamp":"","at":"0","value":"0-0"'),
+        ("sleep", '"timestamp":"","at":"0","due":"later"'),
+    ],
+)
+def test_texts_that_are_read_later_are_checked_where_the_place_is_known(kind: str, body: str) -> None:
+    [line] = seal([Draft(kind, body.encode())], session=1, offset=0)
+    with pytest.raises(CorruptHistoryError, match="here: not an event of this format"):
+        read_event(line, "here")
+
+
+@pytest.mark.parametrize("types", [["a\0b"], ["x"] * 101])
+def test_a_failure_of_impossible_types_is_refused(types: list[str]) -> None:
+    failure = {"type": "E", "types": types, "message": "m", "attempts": 1}
+    body = b'"timestamp":"","error":' + msgspec.json.encode(failure)
+    [line] = seal([Draft("error", body)], session=1, offset=0, then="closed")
+    with pytest.raises(CorruptHistoryError, match="not an event of this format"):
+        read_event(line)
