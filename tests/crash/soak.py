@@ -83,7 +83,7 @@ def jobs() -> Iterator[Job]:
     for store in ("memory", *STORES):
         yield Job("store_calls", ("--store", store, "--level", "port"))
         if store != "memory":
-            yield Job("store_calls", ("--store", store, "--level", "system"))
+            yield Job("store_calls", ("--store", store, "--level", "system"), "--stride", ci=7, soak=1)
 
 
 def power_cuts() -> Iterator[Job]:
@@ -126,7 +126,7 @@ def run(job: Job, *, ci: bool, seconds: float) -> dict[str, Any]:
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
         row = {"violations": [f"no report: {type(error).__name__}"], "counts": {}, "skipped": None}
     found: list[str] = row["violations"]
-    good = row["skipped"] is not None or bool(found) == job.loses
+    good = row["skipped"] is not None or ("harness" in row and bool(found) == job.loses)
     if not good:
         print(*(f"    {text[:500]}" for text in (*found[:3], *said[-30:])), sep="\n")
     row["violations"] = max(len(found), row["counts"].get("violations", 0))
