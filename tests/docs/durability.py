@@ -19,7 +19,7 @@ URLS = {
     ("sqlite", "normal"): "`sqlite:` with `?sync=normal`",
     ("memory", "full"): "`memory:`",
 }
-UNITS = ("cuts", "kills", "states", "pauses", "lines", "faults", "rounds", "cases")
+UNITS = ("cuts", "kills", "states", "pauses", "starts", "lines", "faults", "cases")
 FAULTS = {
     "kill_points": "killed at a write, sync, rename or removal",
     "crash_states": "killed or cut off on a simulated disk",
