@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, Protocol, TypeAlias
 
 from attrs import evolve
@@ -39,6 +39,7 @@ from .store import (
     Conflict,
     Created,
     Exists,
+    Head,
     Lease,
     LeaseRequest,
     NotApplied,
@@ -287,18 +288,22 @@ class Driver:
 
     def block(self, lease: Lease, error: StepwellError) -> None:
         """Mark a run, so that no worker claims it until the code changes."""
-        parts = self.parts
-        head = parts.store.head(lease.run_id)
-        if head is None:
-            return
-        workflow = known_workflow(parts.registry, head)
-        blocked = blocked_by(error, workflow, parts.registry, head.head.blocked)
-        now = e.micros(parts.now())
-        row = evolve(head.head, blocked=blocked, updated=now)
+        parts, run_id = self.parts, lease.run_id
+        now, seq, workflow = e.micros(parts.now()), lease.seq, None
+        row = Head("pending", "", "", now, now, due=now)  # when its own is damaged too
         try:
-            Recorder(parts.store, parts.environment.clock, lease, head.seq).give_up(row)
+            with suppress(CorruptHistoryError):
+                head = parts.store.head(run_id)
+                if head is None:
+                    return
+                row, seq, workflow = head.head, head.seq, known_workflow(parts.registry, head)
+            blocked = blocked_by(error, workflow, parts.registry, row.blocked)
+            row = evolve(row, blocked=blocked, updated=now)
+            Recorder(parts.store, parts.environment.clock, lease, seq).give_up(row)
         except StepwellError as failed:
-            logger.warning("run %r could not be marked as blocked: %s", lease.run_id, failed)
+            logger.warning("run %r could not be marked as blocked: %s", run_id, failed)
+            with suppress(StepwellError):
+                parts.store.release(lease)
         parts.tell(lc.RunBlocked(lease.run_id, error.code, error.message))
 
     # ---- resume

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from attrs import define
 
 from .logs import logger
+from .performers import NoThreadError
 from .session import Session
 from .store import Lease, Store
 
@@ -27,6 +28,12 @@ class Holding:
     lease: Lease
     session: Session | None = None
     lost: bool = False
+
+    def lose(self) -> None:
+        """Somebody else owns the run."""
+        self.lost = True
+        if self.session is not None:
+            self.session.lose()
 
     def attach(self, session: Session) -> None:
         """From now on this session drives."""
@@ -58,16 +65,33 @@ class Sessions:
         """Keep a lease alive while this lasts."""
         holding = Holding(lease)
         with self._lock:
-            self._held[lease.run_id] = holding
-            if self._renews and self._thread is None:
-                self._thread = threading.Thread(target=self._renew, name="stepwell-leases", daemon=True)
-                self._thread.start()
+            before, self._held[lease.run_id] = self._held.get(lease.run_id), holding
         try:
+            if before is not None:  # its lease had lapsed, or this one would not have been granted
+                before.lose()
+            self._begin_to_renew(lease)
             yield holding
         finally:
             with self._lock:
                 if self._held.get(lease.run_id) is holding:
                     del self._held[lease.run_id]
+
+    def _begin_to_renew(self, lease: Lease) -> None:
+        """Start the thread, once.
+
+        Raises:
+            NoThreadError: there is none to be had; the lease is given back.
+        """
+        with self._lock:
+            if not self._renews or self._thread is not None:
+                return
+            thread = threading.Thread(target=self._renew, name="stepwell-leases", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._store.release(lease)
+                raise NoThreadError(str(error)) from error
+            self._thread = thread
 
     def notify(self, run_id: str, *, cancel: bool = False) -> None:
         """Something was appended to the run from outside; `cancel`: to end it."""
@@ -100,6 +124,4 @@ class Sessions:
                 if lease is not None:
                     holding.lease = lease
                 elif holding.session is None or not holding.session.machine.closed:
-                    holding.lost = True
-                    if holding.session is not None:
-                        holding.session.lose()
+                    holding.lose()

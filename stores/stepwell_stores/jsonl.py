@@ -12,7 +12,7 @@ from typing import Literal
 
 from attrs import evolve
 
-from stepwell.errors import NotFoundError, StoreUnavailableError
+from stepwell.errors import CorruptHistoryError, NotFoundError, StoreError, StoreUnavailableError
 from stepwell.store import (
     AlreadyCommitted,
     AppendOutcome,
@@ -309,8 +309,15 @@ class JsonlStore:
         for _, run_id in sorted(found):
             if len(leases) >= limit:
                 break
-            with self._access.opened(run_id) as (_, run):
-                lease = None if run is None or due(run) is None else self._grant(run, request)[0]
+            try:
+                with self._access.opened(run_id) as (_, run):
+                    lease = None if run is None or due(run) is None else self._grant(run, request)[0]
+            except CorruptHistoryError:
+                continue  # as those that `all` passes by
+            except StoreError:
+                if not leases:
+                    raise
+                break  # what was granted must not be lost for it
             if lease is not None:
                 leases.append(lease)
         return leases

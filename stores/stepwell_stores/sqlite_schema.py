@@ -256,8 +256,10 @@ def _sync_log(db: sqlite3.Connection, path: str, how: Opening) -> None:
         return
     try:
         with how.writing(0):
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            busy, frames, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except StoreUnavailableError:  # somebody writes, or is stopped in the midst of it: reading need not wait for that
+        busy, frames, done = 1, 0, 0
+    if busy or done < frames:
         fd = os.open(f"{path}-wal", os.O_RDWR | FLAGS)  # SQLite has no locks on this file that closing it could end
         try:
             sync_file(fd)

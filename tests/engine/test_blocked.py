@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from stepwell import (
     CodecError,
     DivergenceError,
+    Engine,
     EventMismatchError,
     Flow,
     InvalidYieldError,
@@ -208,3 +211,26 @@ def test_a_signal_to_a_blocked_run_is_not_lost(bench: Any) -> None:
     new.signal("r", "answer", "!", wait=wait.wait)
     assert "DIVERGENCE" == new.get("r").blocked.code
     assert [RunCompleted("r", "ada!")] == old.run_due()
+
+
+def test_a_run_whose_index_row_is_damaged_too_is_marked_all_the_same(tmp_path: Path) -> None:
+    """Or it would be claimed again for ever: claiming looks at less than loading does."""
+
+    @workflow
+    def w() -> Flow[int]:
+        yield from ()
+        return 1
+
+    engine = Engine(f"sqlite:///{tmp_path}/runs.db", [w])
+    engine.submit(w, run_id="bad")
+    engine.submit(w, run_id="good")
+    db = sqlite3.connect(tmp_path / "runs.db")
+    db.execute("UPDATE stepwell_runs SET status = 'nonsense' WHERE run_id = 'bad'")
+    db.execute("UPDATE stepwell_events SET body = X'00' WHERE run_id = 'bad'")
+    db.commit()
+    assert ["good"] == [outcome.run_id for outcome in engine.run_due()]
+    assert [] == engine.run_due()
+    found = db.execute("SELECT lease_until, blocked_by IS NULL FROM stepwell_runs WHERE run_id = 'bad'").fetchone()
+    assert (None, 0) == found
+    db.close()
+    engine.close()

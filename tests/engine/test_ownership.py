@@ -426,3 +426,42 @@ def test_who_opened_an_incarnation_that_another_has_closed_drives_neither(bench:
     leave.set()
     assert RunCompleted("r", "done") == tasks[0].result()
     assert 2 == len(ran), "once in the first incarnation, and once in the newest"
+
+
+def test_a_lease_that_lapsed_unnoticed_is_lost_when_its_own_engine_takes_the_run_again(memory: Any) -> None:
+    """As after a pause of the whole process: the session of before must not go on beside the new one."""
+
+    @workflow
+    def w() -> Flow[int]:
+        return (yield from Step(int).options(into=int))
+
+    engine = memory.engine(w)
+    engine.submit(w, run_id="r")
+    sessions = engine._sessions
+    old = engine.store.claim("r", "x", 30)
+    with sessions.held(old) as before:
+        engine.store.release(old)
+        with sessions.held(engine.store.claim("r", "x", 30)) as after:
+            assert (True, False) == (before.lost, after.lost)
+
+
+def test_a_process_without_threads_to_spare_tries_to_renew_again(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renewing thread that could not be started is no thread."""
+
+    @workflow
+    def w() -> Flow[int]:
+        return (yield from Step(int).options(into=int))
+
+    engine = memory.engine(w)
+    engine.submit(w, run_id="r")
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as starved:
+        starved.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(StoreUnavailableError, match="can't start new thread"):
+            engine.run_due()
+    assert engine._sessions._thread is None
+    assert [RunCompleted("r", 0)] == engine.run_due()
+    assert engine._sessions._thread is not None
