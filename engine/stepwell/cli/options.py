@@ -203,7 +203,7 @@ def _services(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="time between two looks at an idle store (default: 0.2)",
     )
     made.add_argument("--drain", action="store_true", help="end when nothing is due any more")
-    verb("verify", _call_verify, "Read every byte of a store and tell what is damaged", "Writes nothing.")
+    verb("verify", _call_verify, "Read every byte of a store and tell what is damaged", "Changes no record.")
     verb("doctor", _call_doctor, "Show what a store survives, how its runs stand, and what wants to be looked at")
 
 

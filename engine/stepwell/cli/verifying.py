@@ -1,4 +1,4 @@
-"""`stepwell verify`: read every byte of a store, and every event in it. Nothing is written."""
+"""`stepwell verify`: read every byte of a store, and every event in it. No record is changed."""
 
 from __future__ import annotations
 
