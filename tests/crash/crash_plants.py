@@ -12,7 +12,7 @@ from unittest import mock
 from attrs import evolve
 
 from stepwell.store import envelope
-from stepwell_stores import jsonl, jsonl_files, jsonl_journal, jsonl_runs
+from stepwell_stores import jsonl_files, jsonl_journal, jsonl_runs
 from stepwell_stores.jsonl_files import Directory
 from stepwell_stores.jsonl_runs import Runs
 
@@ -137,7 +137,7 @@ def _fence_told_early() -> list[Patch]:
 
 def _attempt_ignored() -> list[Patch]:
     """A write that is repeated is written again."""
-    return [(jsonl, "find_attempt", _nothing)]
+    return [(jsonl_runs, "find_attempt", _nothing)]
 
 
 PLANTS: dict[str, Callable[[], list[Patch]]] = {
