@@ -173,10 +173,10 @@ class Worker:
         if free == 0:
             self._wait(self._wake, _LONGEST_PAUSE)  # a thread that becomes free wakes us
             return True
-        began = time.perf_counter()
+        began, now = time.perf_counter(), e.micros(self._parts.now())
         try:
             leases = self._driver.claim_due(free)
-            pause = 0.0 if leases else self._seconds_to_next()
+            pause = 0.0 if leases else self._seconds_to_next(now)
         except StoreMisconfiguredError:
             raise
         except StoreError as error:
@@ -196,9 +196,11 @@ class Worker:
             self._wait(self._wake, min(max(self._poll, _SHARE * (time.perf_counter() - began)), pause))
         return True
 
-    def _seconds_to_next(self) -> float:
+    def _seconds_to_next(self, now: int) -> float:
         due = self._parts.store.next_due()
-        return _LONGEST_PAUSE if due is None else max(0.001, (due - e.micros(self._parts.now())) / 1e6)
+        if due is None or due <= now:  # what was due and not given can't be claimed, so it is no reason to hurry
+            return _LONGEST_PAUSE
+        return max(0.001, (due - e.micros(self._parts.now())) / 1e6)
 
     def _wait(self, event: threading.Event, seconds: float) -> None:
         self._parts.environment.clock.wait(event, seconds)

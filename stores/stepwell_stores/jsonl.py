@@ -236,10 +236,10 @@ class JsonlStore:
             new.seq = run.seq + len(lines)
             new.session = envelope(lines[-1]).session
             new.tail = mark(lines[-1])
-        saved = self._runs.save(new)
+            self._runs.save(new)
+        else:
+            self._keep(new)
         self._bell.ring()
-        if not saved and not lines:
-            return NotApplied(StoreUnavailableError(f"{self.path}: the head of run {run.run_id!r} can't be written"))
         return None
 
     def head(self, run_id: str) -> RunHead | None:
@@ -306,6 +306,7 @@ class JsonlStore:
 
         found = [(when, run.run_id) for run in self._access.all(skip_damaged=True) if (when := due(run)) is not None]
         leases: list[Lease] = []
+        failure: StoreError | None = None
         for _, run_id in sorted(found):
             if len(leases) >= limit:
                 break
@@ -314,12 +315,13 @@ class JsonlStore:
                     lease = None if run is None or due(run) is None else self._grant(run, request)[0]
             except CorruptHistoryError:
                 continue  # as those that `all` passes by
-            except StoreError:
-                if not leases:
-                    raise
-                break  # what was granted must not be lost for it
+            except StoreError as error:
+                failure = error
+                continue
             if lease is not None:
                 leases.append(lease)
+        if failure is not None and not leases:  # what was granted must not be lost for it
+            raise failure
         return leases
 
     def next_due(self) -> int | None:
@@ -392,10 +394,13 @@ class JsonlStore:
         return earlier(run.head.due, None if run.held is None else min(run.held.until, self._clock()))
 
     def _keep(self, run: Run) -> None:
-        if not self._runs.save(run):
+        """Keep a head that no record tells of."""
+        try:
+            self._runs.keep(run)
+        except OSError as e:
             raise StoreUnavailableError(
                 f"{self.path}: the lease of run {run.run_id!r} can't be written; is the disk full?"
-            )
+            ) from e
 
     def _begin(self, run: Run, lines: list[bytes], request: LeaseRequest | None) -> Lease | None:
         """Write a new incarnation, and grant a lease under its fence."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from stepwell.errors import ClosedError, CorruptHistoryError, StoreUnavailableError
+from stepwell.errors import ClosedError, CorruptHistoryError, StoreError, StoreUnavailableError
 from stepwell.store import NotApplied, Unknown
 
 from .disk import translated
@@ -49,17 +49,30 @@ class Access:
             return NotApplied(e)
 
     def all(self, *, skip_damaged: bool) -> Iterator[Run]:
-        """Every run, one after the other."""
+        """Every run, one after the other.
+
+        Args:
+            skip_damaged: pass by what can't be read: reading or listing it tells. When nothing can, that is raised.
+        """
+        failure, any_read = None, False
         for stem in self.stems():
             try:
                 with self.locked(stem):
                     run = self._runs.load(stem, writing=False)
             except CorruptHistoryError:
-                if skip_damaged:
-                    continue  # one damaged run must not stop the others; reading or listing it tells
-                raise
+                if not skip_damaged:
+                    raise
+                continue
+            except StoreError as error:
+                if not skip_damaged:
+                    raise
+                failure = error
+                continue
+            any_read = True
             if run is not None:
                 yield run
+        if failure is not None and not any_read:
+            raise failure
 
     def stems(self) -> list[str]:
         """The stems of all runs."""

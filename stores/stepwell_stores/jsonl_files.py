@@ -102,6 +102,14 @@ class Directory(ForkAware):
             make_private(self.file(".locks"))
         self._ready = True
 
+    def prepare_reading(self) -> bool:
+        """As `prepare`, for one who only reads; False where nothing can be written, and so nothing be locked."""
+        reads = os.path.isdir(self.path) and os.access(self.path, os.R_OK | os.X_OK)
+        if reads and not os.access(self.path, os.W_OK):
+            return False
+        self.prepare()
+        return True
+
     def _make(self) -> None:
         parent = os.path.dirname(self.path)
         if not os.path.isdir(parent):
@@ -124,32 +132,48 @@ class Directory(ForkAware):
     def read(self, name: str) -> bytes | None:
         """All bytes of a file, None when there is none."""
         try:
-            fd = os.open(self.file(name), os.O_RDONLY | FLAGS)
+            fd = self._open(name, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        except OSError as e:
-            raise self._no_file(name, e) from e
         try:
             parts = []
             while part := os.read(fd, 1 << 20):
                 parts.append(part)
             return b"".join(parts)
-        except IsADirectoryError as e:
-            raise self._no_file(name, e) from e
         except OSError as e:
+            self._check_file(name, e)
             e.filename = self.file(name)
             raise
         finally:
             os.close(fd)
 
-    def _no_file(self, name: str, error: OSError) -> Exception:
-        """What stands in the place of a file is one run's damage, and must not stop the others."""
-        if error.errno not in (errno.ELOOP, errno.EISDIR):
-            return error
+    def _open(self, name: str, flags: int) -> int:
+        """Open a file, which is made with mode 0600.
+
+        Raises:
+            CorruptHistoryError: the file itself is the trouble.
+            OSError: as the system says.
+        """
+        try:
+            return os.open(self.file(name), flags | FLAGS, 0o600)
+        except OSError as e:
+            self._check_file(name, e)
+            raise
+
+    def _check_file(self, name: str, error: OSError) -> None:
+        """See whether an error is about one file in a directory that is well: then one run is damaged, not the store.
+
+        Raises:
+            CorruptHistoryError: it is.
+        """
         place = self.file(name)
-        return CorruptHistoryError(
-            f"{place}: is no file but a link or a directory; restore it from a backup", place=place
-        )
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENOTDIR):
+            what = "is no file but a link or a directory; restore it from a backup"
+        elif error.errno in (errno.EACCES, errno.EPERM) and os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            what = f"can't be used: {error.strerror}; check who owns it, its permissions and attributes"
+        else:
+            return
+        raise CorruptHistoryError(f"{place}: {what}", place=place) from error
 
     def names(self) -> list[str]:
         """The names of all files."""
@@ -167,7 +191,7 @@ class Directory(ForkAware):
 
         A new file in place of the old one would take the next sync of a journal twice as long.
         """
-        fd = os.open(self.file(name), os.O_WRONLY | os.O_CREAT | FLAGS, 0o600)
+        fd = self._open(name, os.O_WRONLY | os.O_CREAT)
         try:
             old = os.fstat(fd).st_size
             if not old:
@@ -185,10 +209,9 @@ class Directory(ForkAware):
             OSError: nothing changed.
             UnsyncedError: it is in place, but a power cut may undo that.
         """
-        temporary = self.file(f"{name.partition('.')[0]}.tmp")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o600)
+        temporary = f"{name.partition('.')[0]}.tmp"
+        self._unlink(temporary)
+        fd = self._open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             os.fchmod(fd, 0o600)
             write_all(fd, data)
@@ -196,9 +219,10 @@ class Directory(ForkAware):
         finally:
             os.close(fd)
         try:
-            os.replace(temporary, self.file(name))
+            os.replace(self.file(temporary), self.file(name))
             self.sync_names()
         except OSError as e:
+            self._check_file(name, e)
             raise UnsyncedError(f"{self.file(name)}: {e}") from e
 
     def append(self, name: str, data: bytes, undo: Callable[[], bool]) -> None:
@@ -211,7 +235,7 @@ class Directory(ForkAware):
             WriteError: it failed; `undone` says whether nothing of it is there, for certain.
         """
         try:
-            fd = os.open(self.file(name), os.O_WRONLY | os.O_APPEND | FLAGS)
+            fd = self._open(name, os.O_WRONLY | os.O_APPEND)
         except OSError as e:
             raise WriteError(e, undone=True) from e
         written = False
@@ -233,7 +257,7 @@ class Directory(ForkAware):
                 that failed the kernel takes them for clean, and would sync nothing.
             at: where they are.
         """
-        fd = os.open(self.file(name), os.O_WRONLY | FLAGS)
+        fd = self._open(name, os.O_WRONLY)
         try:
             if written:
                 os.lseek(fd, at, os.SEEK_SET)
@@ -245,18 +269,22 @@ class Directory(ForkAware):
 
     def keep_aside(self, name: str, torn: bytes) -> None:
         """Add torn bytes to the file beside that is for them, durably."""
-        aside = os.open(self.file(f"{name}.torn"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | FLAGS, 0o600)
+        aside = self._open(f"{name}.torn", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
-            os.fchmod(aside, 0o600)
+            if not os.fstat(aside).st_size:
+                os.fchmod(aside, 0o600)
             write_all(aside, torn)
             self._sync(aside)
+        except OSError as e:
+            self._check_file(f"{name}.torn", e)
+            raise
         finally:
             os.close(aside)
         self.sync_names()
 
     def truncate(self, name: str, size: int) -> None:
         """Bring a file to `size`, durably."""
-        fd = os.open(self.file(name), os.O_WRONLY | FLAGS)
+        fd = self._open(name, os.O_WRONLY)
         try:
             os.ftruncate(fd, size)
             self._sync(fd)
@@ -266,7 +294,7 @@ class Directory(ForkAware):
     def spoil(self, name: str) -> None:
         """Make a file's checksum wrong, in its place and without any room, so that nobody believes it."""
         with contextlib.suppress(FileNotFoundError):
-            fd = os.open(self.file(name), os.O_WRONLY | FLAGS)
+            fd = self._open(name, os.O_WRONLY)
             try:
                 write_all(fd, b"\0")
             finally:
@@ -275,9 +303,17 @@ class Directory(ForkAware):
     def remove(self, names: list[str]) -> None:
         """Remove files, durably."""
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.file(name))
+            self._unlink(name)
         self.sync_names()
+
+    def _unlink(self, name: str) -> None:
+        try:
+            os.unlink(self.file(name))
+        except FileNotFoundError:
+            pass
+        except OSError as e:
+            self._check_file(name, e)
+            raise
 
     def _sync(self, fd: int) -> None:
         if self._syncs:

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from stepwell.errors import CorruptHistoryError
+from stepwell.errors import CorruptHistoryError, NewerFormatError
 from stepwell.store import Envelope, Head, Status, envelope, open_body
 
 from .rules import verified
@@ -29,12 +29,16 @@ class Scan:
         size: bytes that they take, newlines included.
         unended: the last of them lacks nothing but its newline; `size` counts that.
         torn: what follows: an append that was cut short and never acknowledged.
+        wrong: the first line of `torn` that is no record, if it is one with holes. An append that takes several pages
+            may be torn so that a page in its midst is missing. In a record that is known to have been acknowledged
+            that is damage.
     """
 
     lines: list[bytes]
     size: int
     unended: bool
     torn: bytes
+    wrong: CorruptHistoryError | None = None
 
     @property
     def closed(self) -> bool:
@@ -50,14 +54,22 @@ def scan(data: bytes, path: str) -> Scan:
     """Take a journal apart; each record is checked.
 
     Raises:
-        CorruptHistoryError: a line that ends in a newline is no record, or not the one that belongs there.
+        CorruptHistoryError: a line that ends in a newline is no record, or not the one that belongs there, and that is
+            not for an append that was cut short.
         NewerFormatError: a record of a newer format.
     """
     pieces = data.split(b"\n")  # never splitlines: other line ends are data
     rest = pieces.pop()
-    start = 0
+    start, wrong = 0, None
     for seq, line in enumerate(pieces):
-        _check(line, seq, path, start)
+        try:
+            _check(line, seq, path, start)
+        except CorruptHistoryError as e:
+            if isinstance(e, NewerFormatError) or not _holed(pieces[seq:], rest, path):
+                raise
+            wrong, rest = e, b""
+            del pieces[seq:]
+            break
         start += len(line) + 1
     last = rest.rstrip(b"\0")  # a power cut may leave zeros where the newline was to be
     unended = _whole(last, len(pieces))
@@ -67,7 +79,28 @@ def scan(data: bytes, path: str) -> Scan:
     while whole and _envelope(pieces, whole - 1, path).more:
         whole -= 1
     size = sum(len(line) + 1 for line in pieces[:whole])
-    return Scan(pieces[:whole], size, unended and whole == len(pieces), data[size:])
+    return Scan(pieces[:whole], size, unended and whole == len(pieces), data[size:], wrong)
+
+
+def _holed(lines: list[bytes], rest: bytes, path: str) -> bool:
+    """Whether lines can be what a power cut left of one append: zeros in the first, and nothing behind its last record.
+
+    The next append is made when this one is durable, so it can't be there.
+    """
+    if b"\0" not in lines[0]:
+        return False
+    following = [line for line in (*lines[1:], rest) if line.strip(b"\0")]
+    return not any([_ends(line, path) for line in following][:-1])
+
+
+def _ends(line: bytes, path: str) -> bool:
+    """Whether a line is a whole record, the last of its append."""
+    try:
+        return not envelope(line, path).more
+    except NewerFormatError:
+        raise
+    except CorruptHistoryError:
+        return False
 
 
 def _check(line: bytes, seq: int, path: str, byte: int) -> None:

@@ -155,7 +155,9 @@ class Runs:
         data = self._files.read(name) or b""
         found = scan(data, path)
         if not found.lines:
-            raise CorruptHistoryError(f"{path}: holds no whole record; restore it from a backup", place=path, byte=0)
+            raise found.wrong or CorruptHistoryError(
+                f"{path}: holds no whole record; restore it from a backup", place=path, byte=0
+            )
         run_id = decode(stem) or (fence and fence.run_id) or (known and known.run_id)
         if not run_id:
             raise CorruptHistoryError(f"{path}: {stem}.fence, which has the run's id, is gone", place=path)
@@ -190,7 +192,7 @@ class Runs:
             check_tail(run, found, path)
             return found.lines[: run.seq]
         if not found.closed:
-            raise CorruptHistoryError(
+            raise found.wrong or CorruptHistoryError(
                 f"{path}: holds {len(found.lines)} records and is not closed, though a later incarnation is there; "
                 "restore it from a backup",
                 place=path,
@@ -216,6 +218,19 @@ class Runs:
 
     def save(self, run: Run) -> bool:
         """Keep head and lease; whether that went well. They are a cache: the journal says what was done."""
+        try:
+            self.keep(run)
+        except (OSError, CorruptHistoryError):
+            return False
+        return True
+
+    def keep(self, run: Run) -> None:
+        """As `save`, for when nothing else says what was done.
+
+        Raises:
+            OSError: it can't be written.
+            CorruptHistoryError: what is in its place is no file that can be written.
+        """
         row = {
             "runId": run.run_id,
             "incarnation": run.incarnation,
@@ -230,14 +245,8 @@ class Runs:
         }
         text = json.dumps(row).encode()
         text = b'%b, "crc": "%08x"}' % (text[:-1], zlib.crc32(text[:-1]))
-        try:
-            # The size hardly ever changes, which makes the next sync cheaper.
-            self._files.overwrite(
-                f"{run.stem}.head.json", text.ljust(len(text) // _BLOCK * _BLOCK + _BLOCK - 1) + b"\n"
-            )
-        except OSError:
-            return False
-        return True
+        # The size hardly ever changes, which makes the next sync cheaper.
+        self._files.overwrite(f"{run.stem}.head.json", text.ljust(len(text) // _BLOCK * _BLOCK + _BLOCK - 1) + b"\n")
 
     def cached(self, stem: str) -> Run | None:
         """The head as it was kept, None when it is gone or no head: then it is rebuilt."""
@@ -312,7 +321,7 @@ class Runs:
         """Bring a journal back to what was acknowledged after a failed append; whether that went well."""
         try:
             self._truncate(run.stem, run.journal, run.size)
-        except OSError:
+        except (OSError, CorruptHistoryError):
             return False
         self.save(run)
         return True
@@ -346,7 +355,7 @@ def check_tail(known: Run, found: Scan, path: str) -> None:
     if found.unended and len(found.lines) == known.seq:
         size -= 1  # the newline that is missing
     if len(lines) < known.seq or size != known.size or mark(lines[-1]) != known.tail:
-        raise CorruptHistoryError(
+        raise found.wrong or CorruptHistoryError(
             f"{path}: is not the journal of {known.seq} records and {known.size} bytes that was acknowledged; restore "
             "it from a backup",
             place=path,

@@ -8,7 +8,8 @@ What is promised, and nothing more:
 - A sync of a file makes its bytes and its size durable, not its name. A sync of a directory makes its names durable.
 - Of names that were not synced any prefix survives, in the order in which they were given and taken away.
 - Of bytes that were not synced any may survive: all, none, an earlier version (the kernel writes when it likes), a mix
-  of two versions that is torn at any byte, an appended tail that is cut at any byte or ends in NULs.
+  of two versions that is torn at any byte, an appended tail that is cut at any byte, ends in NULs, or has NULs before
+  bytes that arrived.
 - After a sync that failed, the bytes that it was for count as clean: the next sync says yes and leaves them where they
   are, unless they are written again.
 
@@ -86,7 +87,7 @@ class File:
         """After a sync that failed."""
         return File(self.versions, (), (*self.lost, *self.dirty))
 
-    def survivor(self, rng: random.Random, *, holes: bool = False) -> tuple[bytes, str]:
+    def survivor(self, rng: random.Random) -> tuple[bytes, str]:
         """What a power cut may leave, and in a word what it did."""
         chance = rng.random()
         if chance < 0.2:
@@ -99,18 +100,18 @@ class File:
         if chance < 0.5:
             return new, "version"
         if new.startswith(old):
-            return _cut_tail(old, new, rng, holes=holes)
+            return _cut_tail(old, new, rng)
         return _torn(old, new, rng), "torn"
 
 
-def _cut_tail(old: bytes, new: bytes, rng: random.Random, *, holes: bool) -> tuple[bytes, str]:
+def _cut_tail(old: bytes, new: bytes, rng: random.Random) -> tuple[bytes, str]:
     """Part of an appended tail."""
     at = rng.randint(len(old), len(new))
     if rng.random() < 0.6:
         return new[:at], "torn"
     if rng.random() < 0.7:
         at = max(len(old), at // SECTOR * SECTOR)
-    if holes:
+    if rng.random() < 0.5:
         end = min(len(new), at // SECTOR * SECTOR + SECTOR)
         return new[:at] + b"\0" * (end - at) + new[end:], "hole"
     return new[:at] + b"\0" * (rng.randint(at, len(new)) - at), "nul"
@@ -212,12 +213,11 @@ class Disk:
             for name, child in node.names.items()
         )
 
-    def cut(self, rng: random.Random, kind: str = "any", *, holes: bool = False) -> tuple[Disk, list[Note]]:
+    def cut(self, rng: random.Random, kind: str = "any") -> tuple[Disk, list[Note]]:
         """The disk after a power cut.
 
         Args:
             kind: "least": only what is durable; "most": everything that programs saw; "any": a random legal state.
-            holes: an appended tail may also have NULs before bytes that arrived.
         """
         after, notes = Disk({}, self.newest), []
         todo = [(ROOT, ROOT_NODE)]
@@ -225,7 +225,7 @@ class Disk:
             path, number = todo.pop()
             node = self.nodes[number]
             if isinstance(node, File):
-                data, what = _left(node, rng, kind, holes=holes)
+                data, what = _left(node, rng, kind)
                 if what:
                     notes.append((path, what, len(data)))
                 after.nodes[number] = File((data,))
@@ -239,11 +239,11 @@ class Disk:
         return after, notes
 
 
-def _left(node: File, rng: random.Random, kind: str, *, holes: bool) -> tuple[bytes, str]:
+def _left(node: File, rng: random.Random, kind: str) -> tuple[bytes, str]:
     if len(node.versions) == 1:
         return node.versions[0], ""
     if kind == "any":
-        return node.survivor(rng, holes=holes)
+        return node.survivor(rng)
     return (node.versions[0], "old") if kind == "least" else (node.versions[-1], "new")
 
 

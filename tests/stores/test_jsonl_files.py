@@ -67,6 +67,12 @@ THREE = seal([a_start()], session=1, offset=0, attempt_id="new") + seal(
 )
 NEXT = seal([a_record("three")], session=1, offset=3)[0]
 BATCH = seal([a_record("three"), a_record("four")], session=1, offset=3)
+AFTER = seal([a_record("four")], session=1, offset=4)[0]
+
+
+def holed(data: bytes, start: int, stop: int) -> bytes:
+    """What is left when a part never reached the disk."""
+    return data[:start] + b"\0" * (stop - start) + data[stop:]
 
 
 def test_a_journal_is_plain_lines(journal: Path) -> None:
@@ -139,8 +145,17 @@ def test_other_line_ends_are_data(store: JsonlStore) -> None:
         BATCH[0] + b"\n",
         BATCH[0],
         BATCH[0] + b"\n" + BATCH[1][:20],
+        b"\0" * 50 + b"\n",
+        holed(NEXT, 10, 40) + b"\n",
+        b"\0" * (len(BATCH[0]) + 1) + BATCH[1] + b"\n",
+        holed(BATCH[0], 30, 50) + b"\n" + BATCH[1] + b"\n",
+        BATCH[0] + b"\n" + holed(BATCH[1], 30, 50) + b"\n",
+        holed(BATCH[0] + b"\n" + BATCH[1], 20, len(BATCH[0]) + 20) + b"\n",
     ],
-    ids=["byte", "half", "brace", "nul", "nuls", "half-nuls", "text", "half-batch", "half-batch-bare", "batch-torn"],
+    ids=[
+        *("byte", "half", "brace", "nul", "nuls", "half-nuls", "text", "half-batch", "half-batch-bare", "batch-torn"),
+        *("nul-line", "hole", "batch-first-gone", "batch-first-holed", "batch-last-holed", "batch-joined"),
+    ],
 )
 def test_a_torn_tail_is_moved_aside(path: Path, journal: Path, torn: bytes) -> None:
     whole = journal.read_bytes()
@@ -176,11 +191,17 @@ def test_a_record_that_lacks_its_newline_is_kept(path: Path, journal: Path) -> N
         (lambda data: b"\n" + data, 1, "not a history record"),
         (lambda data: data + b"\n", 4, "not a history record"),
         (lambda data: data + b"junk\n", 4, "not a history record"),
-        (lambda data: data + b"\0" * 50 + b"\n", 4, "not a history record"),
+        (lambda data: holed(data, len(THREE[0]) + 30, len(THREE[0]) + 50), 2, "checksum"),
+        (lambda data: holed(data, len(data) - 30, len(data) - 20), 3, "checksum"),
+        (lambda data: data + holed(NEXT, 60, 80) + b"\n" + AFTER + b"\nrest", 4, "checksum"),
+        (lambda data: data + b"\0" * len(NEXT) + b"\n" + AFTER + b"\n" + AFTER + b"\n", 4, "not a history record"),
         (lambda data: data + THREE[1] + b"\n", 4, "another record"),
         (lambda data: THREE[0] + b"\n" + THREE[2] + b"\n" + THREE[1] + b"\n", 2, "another record"),
     ],
-    ids=["changed", "joined", "empty-line", "empty-end", "junk", "nul-line", "repeated", "swapped"],
+    ids=[
+        *("changed", "joined", "empty-line", "empty-end", "junk", "nuls", "nuls-at-end", "nuls-before", "nul-line"),
+        *("repeated", "swapped"),
+    ],
 )
 def test_damage_is_named(path: Path, journal: Path, change: Callable[[bytes], bytes], line: int, words: str) -> None:
     damaged = change(journal.read_bytes())
