@@ -37,7 +37,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from attrs import field, frozen
 
-from .errors import CorruptHistoryError
+from .errors import CorruptHistoryError, StoreError
 from .heads import Blocked, Head, HeadFilter, RunHead, Status, Waiting
 from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, open_body, seal
 
@@ -219,14 +219,15 @@ class Durability:
 
 @frozen
 class Verified:
-    """A part of a store that was read from its first byte to its last.
+    """A part of a store that was read from its first byte to its last, unless `unread` says otherwise.
 
     Attributes:
         place: a file, or a table and the run in it.
         run_id, incarnation: whose history it holds; None when it holds something else.
         records: the history, as far as it is whole.
         size: bytes that were read.
-        problem: what is wrong with it, or None.
+        problem: what is wrong with it, or None: a CorruptHistoryError, or a StoreError when it could not be read.
+        unread: it could not be read, or not to its end; `problem` says why.
         note: what is unusual about it and does no harm, such as a torn record that was never acknowledged; or None.
         share: how much of the store has been read after this part, 0 to 1.
     """
@@ -236,7 +237,8 @@ class Verified:
     incarnation: int | None = None
     records: Sequence[bytes] = ()
     size: int = 0
-    problem: CorruptHistoryError | None = None
+    problem: CorruptHistoryError | StoreError | None = None
+    unread: bool = False
     note: str | None = None
     share: float = 1.0
 
@@ -382,10 +384,12 @@ class Store(Protocol):
     def verify(self) -> Iterator[Verified]:
         """Read every byte, part by part, at least one part for each incarnation of each run. Writes nothing.
 
-        Other processes may go on meanwhile; each part is as it was when it was read.
+        Other processes may go on meanwhile; each part is as it was when it was read. A part that can't be read is
+        given as a problem, and the next one is read. A store that can't be written is read all the same.
 
         Raises:
-            StoreError: the store can't be read at all.
+            StoreError, CorruptHistoryError: the store can't be read at all.
+            StoreUnavailableError: all of it is busy; that is no damage.
         """
         ...
 

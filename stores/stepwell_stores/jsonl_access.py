@@ -32,7 +32,7 @@ class Access:
         """Hold a run's lock: the stem of its files, and where it stands."""
         stem = encode(run_id)
         with self._translated(), self._files.locked(stem):
-            self._check_open()
+            self.check_open()
             yield stem, self._runs.load(stem, writing=writing)
 
     def attempt(self, run_id: str, work: Callable[[str, Run | None], T]) -> T | NotApplied | Unknown:
@@ -83,7 +83,7 @@ class Access:
     def locked(self, stem: str) -> Iterator[None]:
         """Hold a run's lock by the stem of its files."""
         with self._translated(), self._files.locked(stem):
-            self._check_open()
+            self.check_open()
             yield
 
     def close(self) -> None:
@@ -93,12 +93,13 @@ class Access:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        self._check_open()
+        self.check_open()
         try:
             yield
         except (OSError, UnsyncedError, WriteError) as e:
             raise translated(self._files.path, e) from e
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ClosedError after `close`."""
         if self._closed:
             raise ClosedError(f"the store {self._files.path} is closed")

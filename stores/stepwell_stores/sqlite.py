@@ -39,16 +39,7 @@ from . import sqlite_rows as sql
 from .bell import Bell
 from .filesystems import is_network, kind_of
 from .liveness import Owners
-from .rules import (
-    Clock,
-    check_append,
-    check_first,
-    check_lease,
-    check_run_id,
-    earlier,
-    micros,
-    system_clock,
-)
+from .rules import Clock, check_append, check_first, check_lease, check_run_id, earlier, micros, system_clock
 from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
 from .sqlite_history import advance, found, insert, lines_of, refusal
 from .sqlite_rows import Row, find, texts_of
@@ -68,6 +59,7 @@ class SqliteStore:
         clock: gives microseconds since 1970, for leases; None is this machine's clock.
         sync: SQLite's `synchronous`. With "normal" a power cut loses what was acknowledged since the last checkpoint.
         network: also on a network file system, whose locks and syncs can't be trusted as a rule.
+        read_only: nothing is written, not even to open the file, and every write is refused: for a backup.
     """
 
     def __init__(
@@ -78,12 +70,15 @@ class SqliteStore:
         clock: Clock | None = None,
         sync: Literal["full", "normal"] = "full",
         network: bool = False,
+        read_only: bool = False,
     ) -> None:
         self.path = resolve(path)
         self._clock = clock or system_clock
         locks = f"{self.path}-owners"
         synchronous = 2 if sync == "full" else 1
-        self._database = Database(self.path, locks, must_exist=must_exist, synchronous=synchronous, network=network)
+        self._database = Database(
+            self.path, locks, must_exist=must_exist, synchronous=synchronous, network=network, read_only=read_only
+        )
         self._owners = Owners(locks)
         self._bell = Bell()
 
@@ -317,7 +312,7 @@ class SqliteStore:
         """Runs whose owner died or went silent: (since when they are due, run id, JSON list of what blocks them)."""
         clock = self._clock()
         rows = db.execute(sql.LEASED).fetchall()
-        dead = {lock for lock in {row[1] for row in rows} if not self._owners.alive(lock)}
+        dead = {lock for lock in {row[1] for row in rows} if not self._alive(lock)}
         return [
             (min(until, clock) if due is None else min(until, clock, due), run_id, blocked_by)
             for until, lock, due, run_id, blocked_by in rows
@@ -326,7 +321,7 @@ class SqliteStore:
 
     def _dead(self, db: sqlite3.Connection, now: int) -> list[str]:
         locks = {row[1] for row in db.execute(sql.LEASED) if row[0] > now and row[1] is not None}
-        return [lock for lock in locks if not self._owners.alive(lock)]
+        return [lock for lock in locks if not self._alive(lock)]
 
     def next_due(self) -> int | None:
         """The earliest due instant; see the port."""
@@ -404,9 +399,13 @@ class SqliteStore:
         self._bell.ring()
         return result
 
+    def _alive(self, lock: str | None) -> bool:
+        """Whether an owner lives. To look removes what dead ones leave, so where nothing is written the ttl decides."""
+        return self._database.read_only or self._owners.alive(lock)
+
     def _live(self, row: Row) -> bool:
         until = row.lease_until
-        return until is not None and until > self._clock() and self._owners.alive(row.owner_lock)
+        return until is not None and until > self._clock() and self._alive(row.owner_lock)
 
     def _run_head(self, row: Row) -> RunHead:
         return row.run_head(self._live(row), self.path)

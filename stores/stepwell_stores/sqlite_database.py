@@ -26,6 +26,7 @@ from .disk import translated
 from .filelock import FairLock, fcntl, make_private
 from .filesystems import kind_of
 from .liveness import ForkAware, watch_forks
+from .sqlite_reading import Reading, connect_reading, only_readable
 from .sqlite_schema import BUSY_SECONDS, RESETS_SAFELY, Opening, check_version, connect, primary_code
 
 __all__ = ["AmbiguousError", "Database", "NotWrittenError"]
@@ -60,6 +61,7 @@ class _Handle:
         self.db: sqlite3.Connection | None = None
         self.busy = False
         self.inode = -1
+        self.reading: Reading | None = None  # of a store that is never written
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
@@ -73,7 +75,7 @@ class _Handle:
 
     def drop(self) -> None:
         """Close it, to be opened again. After an error of the disk nothing that it holds can be trusted."""
-        db, self.db = self.db, None
+        db, self.db, self.reading = self.db, None, None
         if db is not None:
             with contextlib.suppress(sqlite3.Error):
                 db.close()
@@ -91,12 +93,21 @@ class Database(ForkAware):
         must_exist: whether a missing file is an error rather than made.
         synchronous: SQLite's setting: 2 (FULL) or 1 (NORMAL).
         network: also on a network file system.
+        read_only: no write is made, and none is needed to open the file.
     """
 
     def __init__(
-        self, path: str, locks: str, *, must_exist: bool = False, synchronous: int = 2, network: bool = False
+        self,
+        path: str,
+        locks: str,
+        *,
+        must_exist: bool = False,
+        synchronous: int = 2,
+        network: bool = False,
+        read_only: bool = False,
     ) -> None:
         self.path = path
+        self.read_only = read_only
         self._opening = Opening(must_exist, synchronous, network, self._alone)
         self._writer, self._reader = _Handle(), _Handle()
         self._locks = locks
@@ -113,6 +124,10 @@ class Database(ForkAware):
             AmbiguousError: COMMIT failed.
             StoreError, CorruptHistoryError: the file can't be used at all; nothing was written.
         """
+        if self.read_only:
+            raise StoreMisconfiguredError(
+                f"{self.path} is open for reading only, so nothing was written; to write, leave mode=ro out of its URL"
+            )
         handle = self._writer
         with handle.using():
             db = self._open(handle)
@@ -178,6 +193,8 @@ class Database(ForkAware):
         """
         handle = self._reader
         with handle.using():
+            if handle.reading is not None and handle.reading.changed:
+                handle.drop()
             db = self._open(handle)
             try:
                 db.execute("BEGIN")
@@ -185,11 +202,21 @@ class Database(ForkAware):
                 db.execute("COMMIT")
             except _DRIVER as e:
                 _rollback(db)
+                _check_unchanged(handle)
                 raise self._judge(handle, e, StoreError) from e
             except BaseException:
                 _rollback(db)
+                _check_unchanged(handle)
                 raise
+            _check_unchanged(handle)
             return result
+
+    def for_reading(self) -> Database | None:
+        """A second one that reads the same file without writing, where this one can't open it; close it after use."""
+        self.check_open()
+        if self.read_only or not only_readable(self.path):
+            return None
+        return Database(self.path, self._locks, network=self._opening.network, read_only=True)
 
     def check_open(self) -> None:
         """Raise ClosedError after `close`."""
@@ -232,9 +259,13 @@ class Database(ForkAware):
         self.check_open()
         if handle.db is None:
             try:
-                handle.db = connect(self.path, self._opening)
+                if self.read_only:
+                    handle.reading = connect_reading(self.path, self._opening.network)
+                    handle.db = handle.reading.db
+                else:
+                    handle.db = connect(self.path, self._opening)
             except (*_DRIVER, OSError) as e:
-                raise self._judge(handle, e, NotWrittenError) from e
+                raise self._judge(handle, e, StoreError if self.read_only else NotWrittenError) from e
             handle.inode = _inode(self.path)
             # A file that vanishes under a store is no reason to begin an empty one.
             self._opening = evolve(self._opening, must_exist=True)
@@ -289,6 +320,14 @@ class Database(ForkAware):
         found |= {name: None if row is None else row[0] for name, row in rows.items()}
         guard = "not needed" if RESETS_SAFELY else "none" if fcntl is None else "a file lock around each write"
         return found | {"wal_reset_guard": guard, "file_system": kind_of(self.path), "owners": self._locks}
+
+
+def _check_unchanged(handle: _Handle) -> None:
+    """Refuse what was read without locks while somebody wrote."""
+    if handle.reading is not None and handle.reading.changed:
+        path = handle.reading.path
+        handle.drop()
+        raise StoreUnavailableError(f"{path} was written to while it was read without locks; try again")
 
 
 def _inode(path: str) -> int:

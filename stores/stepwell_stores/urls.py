@@ -22,7 +22,8 @@ def open_store(url: str, *, must_exist: bool = False, clock: Clock | None = None
     Args:
         url: `memory:`; `file:DIR`, a directory of JSONL files; `sqlite:///relative.db` or `sqlite:////absolute.db`.
             Options follow a `?`, with `&` between them: `sync=off` (`file:`) and `sync=normal` (`sqlite:`) are faster,
-            and a power cut loses what was acknowledged last; `network=allow` takes a network file system.
+            and a power cut loses what was acknowledged last; `network=allow` takes a network file system; `mode=ro`
+            (`sqlite:`) writes nothing, not even to open the file, and refuses every write, as for a backup.
         must_exist: refuse, at first use, to create a store where there is none.
         clock: gives microseconds since 1970, for the leases of tests; None is this machine's clock.
 
@@ -62,7 +63,7 @@ def _memory(rest: str, must_exist: bool, clock: Clock | None) -> Store:
 def _file(rest: str, must_exist: bool, clock: Clock | None) -> Store:
     from .jsonl import JsonlStore
 
-    path, options = _options("file", rest, ("full", "off"))
+    path, options = _options("file", rest, {"sync": ("full", "off")})
     path = path[2:] if path.startswith("///") else path
     if not path or path.startswith("//"):
         _refuse(f"file: needs the path of a directory, got 'file:{rest}'", "write 'file:runs' or 'file:/var/lib/runs'")
@@ -72,7 +73,8 @@ def _file(rest: str, must_exist: bool, clock: Clock | None) -> Store:
 def _sqlite(rest: str, must_exist: bool, clock: Clock | None) -> Store:
     from .sqlite import SqliteStore
 
-    whole, options = _options("sqlite", rest, ("full", "normal"))
+    whole, options = _options("sqlite", rest, {"sync": ("full", "normal"), "mode": ("rw", "ro")})
+    options["read_only"] = options.pop("mode", "rw") == "ro"
     path = whole[3:]
     if path == ":memory:" or whole == ":memory:":
         _refuse("a SQLite database in memory has no history to come back to", "write 'memory:'")
@@ -84,9 +86,9 @@ def _sqlite(rest: str, must_exist: bool, clock: Clock | None) -> Store:
     return SqliteStore(path, must_exist=must_exist, clock=clock, **options)
 
 
-def _options(scheme: str, rest: str, syncs: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    """The path of a URL, and its options as arguments of the store."""
-    known = {"sync": syncs, "network": ("refuse", "allow")}
+def _options(scheme: str, rest: str, special: dict[str, tuple[str, ...]]) -> tuple[str, dict[str, Any]]:
+    """The path of a URL, and its options as arguments of the store; `special` are those of this kind of store."""
+    known = {**special, "network": ("refuse", "allow")}
     path, _, text = rest.partition("?")
     given: dict[str, str] = {}
     for part in text.split("&") if text else ():
@@ -97,7 +99,7 @@ def _options(scheme: str, rest: str, syncs: tuple[str, ...]) -> tuple[str, dict[
                 "known are " + ", ".join(f"{n}={v}" for n, values in known.items() for v in values),
             )
         given[name] = value
-    return path, {"sync": given.get("sync", "full"), "network": given.get("network") == "allow"}
+    return path, {**given, "sync": given.get("sync", "full"), "network": given.get("network") == "allow"}
 
 
 def _refuse(problem: str, remedy: str) -> NoReturn:

@@ -23,6 +23,8 @@ def test_each_scheme_has_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("sqlite:///a.db", SqliteStore, f"{tmp_path}/a.db"),
         (f"sqlite:///{tmp_path}/b.db", SqliteStore, f"{tmp_path}/b.db"),
         ("sqlite:///c.db?sync=normal", SqliteStore, f"{tmp_path}/c.db"),
+        ("sqlite:///d.db?mode=ro&network=allow", SqliteStore, f"{tmp_path}/d.db"),
+        ("sqlite:///e.db?mode=rw", SqliteStore, f"{tmp_path}/e.db"),
         ("file:other?sync=off&network=allow", JsonlStore, f"{tmp_path}/other"),
     ]
     for url, kind, path in stores:
@@ -48,6 +50,8 @@ def test_each_scheme_has_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("sqlite::memory:", ["memory:"]),
         ("sqlite:///a.db?timeout=5", ["no option 'timeout=5'", "sync=normal"]),
         ("sqlite:///a.db?sync=off", ["no option 'sync=off'", "sync=normal"]),
+        ("sqlite:///a.db?mode=r", ["no option 'mode=r'", "mode=ro"]),
+        ("file:runs?mode=ro", ["no option 'mode=ro'", "known are sync=full"]),
         ("file:runs?sync=normal", ["no option 'sync=normal'", "sync=off"]),
         ("file:runs?sync=off&sync=full", ["sync is given twice"]),
         ("file:runs?network", ["no option 'network'", "network=allow"]),

@@ -14,7 +14,7 @@ from ..errors import CorruptHistoryError, NewerFormatError, StepwellError, Store
 from ..store import Store, Verified, envelope
 from ..wire import read_event
 from .describing import many
-from .mistakes import DAMAGED, OK
+from .mistakes import DAMAGED, OK, TRY_AGAIN
 from .opening import open_engine
 from .progress import Progress
 from .terminal import Terminal, safe
@@ -25,13 +25,15 @@ _ENVELOPE = 200  # bytes, more than a record's envelope takes before its attempt
 
 
 def verify(options: argparse.Namespace, terminal: Terminal) -> int:
-    """`stepwell verify`: 4 when anything is wrong; what is merely unusual is noted."""
+    """`stepwell verify`: 4 when anything is wrong, 3 when it was merely busy; what is merely unusual is noted."""
     with open_engine(options) as engine:
         found = _read(engine.store)
     if options.json:
         terminal.json(found.json())
     else:
         found.show(terminal)
+    if found.problems and all(one.retryable for one in found.problems):
+        return TRY_AGAIN
     return DAMAGED if found.problems else OK
 
 
@@ -44,6 +46,7 @@ class _Problem:
     byte: int | None
     code: str
     message: str
+    retryable: bool = False
 
     @classmethod
     def of(cls, error: StepwellError, place: str, seq: int | None = None) -> _Problem:
@@ -53,7 +56,7 @@ class _Problem:
             own, byte = error.place, error.byte
             seq = error.seq if error.seq >= 0 else seq
         message = " ".join(error.message.split()).removeprefix(f"{own or place}: ")
-        return cls(own or place, seq, byte if byte >= 0 else None, error.code, message)
+        return cls(own or place, seq, byte if byte >= 0 else None, error.code, message, error.retryable)
 
     @property
     def where(self) -> str:
@@ -71,6 +74,7 @@ class _Findings:
     incarnations: int = 0
     records: int = 0
     size: int = 0
+    complete: bool = True
     problems: list[_Problem] = field(factory=list)
     notes: list[tuple[str, str]] = field(factory=list)
 
@@ -82,6 +86,7 @@ class _Findings:
             self.incarnations += 1
         self.records += len(part.records)
         self.size += part.size
+        self.complete = self.complete and not part.unread
         if part.note is not None:
             self.notes.append((part.place, part.note))
         if part.problem is not None:
@@ -100,6 +105,7 @@ class _Findings:
             "incarnations": self.incarnations,
             "records": self.records,
             "bytes": self.size,
+            "complete": self.complete,
             "problems": problems,
             "notes": [{"place": place, "note": note} for place, note in self.notes],
         }
@@ -113,7 +119,8 @@ class _Findings:
         counts = (len(self.run_ids), "run"), (self.incarnations, "incarnation"), (self.records, "record")
         read = ", ".join(many(number, what) for number, what in (*counts, (self.size, "byte")))
         wrong = many(len(self.problems), "problem") if self.problems else "no problem"
-        terminal.write(f"{read} read: {terminal.styled(wrong, 'bad' if self.problems else 'good')}")
+        all_of_it = "" if self.complete else ", but not all of the store"
+        terminal.write(f"{read} read{all_of_it}: {terminal.styled(wrong, 'bad' if self.problems else 'good')}")
 
 
 def _read(store: Store) -> _Findings:
@@ -126,8 +133,9 @@ def _read(store: Store) -> _Findings:
                 progress.show(part.share, many(len(found.problems), "problem") if found.problems else "")
         except (CorruptHistoryError, StoreError) as error:
             mistaken = isinstance(error, (NewerFormatError, StoreMisconfiguredError)) and not found.size
-            if error.retryable or mistaken:  # then nothing is wrong with the store
+            if mistaken or (error.retryable and not found.problems):  # then nothing is wrong with the store
                 raise
+            found.complete = False
             found.problems.append(_Problem.of(error, str(getattr(store, "path", type(store).__name__))))
     return found
 
