@@ -161,7 +161,7 @@ def make_head(
         status=status,
         workflow=start.workflow,
         version=start.version,
-        created=e.micros(e.parse_instant(start.timestamp)),
+        created=e.micros(e.parse_instant(start.timestamp)) if start.timestamp else now,
         updated=now,
         due=None if due is None else e.micros(due),
         waiting=waits_of(machine, now) if machine is not None else (),

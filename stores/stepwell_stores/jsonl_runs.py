@@ -161,8 +161,8 @@ class Runs:
         run_id = decode(stem) or (fence and fence.run_id) or (known and known.run_id)
         if not run_id:
             raise CorruptHistoryError(f"{path}: {stem}.fence, which has the run's id, is gone", place=path)
-        if known is not None and number == known.incarnation:
-            check_tail(known, found, path)
+        if known is not None:
+            self._check_known(known, number, found)
         if writing and found.torn:
             self._files.keep_aside(name, found.torn)
             self._truncate(stem, name, found.size)
@@ -178,6 +178,12 @@ class Runs:
         if writing or (run.size == len(data) and not found.unended):
             self.save(run)
         return run
+
+    def _check_known(self, known: Run, number: int, found: Scan) -> None:
+        """See that the journal that a head speaks of is what it was; `found` is that of incarnation `number`."""
+        if number != known.incarnation:  # the head is older than the newest journal
+            found = scan(self._files.read(known.journal) or b"", self._files.file(known.journal))
+        check_tail(known, found, self._files.file(known.journal))
 
     def lines(self, run: Run, incarnation: int) -> list[bytes]:
         """The records of one incarnation, each checked.

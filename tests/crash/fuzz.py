@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import shlex
 import signal
 import sys
 import time
@@ -28,6 +29,7 @@ if __name__ == "__main__":  # run as a script from a bare checkout
 from tests.crash.corpus import corpus
 from tests.crash.fuzz_files import check_file
 from tests.crash.fuzz_lines import Finding, check_line
+from tests.crash.fuzz_plants import PLANTS, planted
 from tests.crash.reports import Report
 
 from stepwell import StepwellWarning
@@ -40,17 +42,23 @@ SECONDS = 10
 """Of CPU time, for one input: a thousand times what it may take, so that only what has no end is told by it."""
 
 
-def fuzz(report: Report, what: str, indices: Iterable[int]) -> Report:
-    """Check the inputs of these indices under the report's seed; `what` is "line" or "file"."""
+def fuzz(report: Report, what: str, indices: Iterable[int], *, first: bool = False) -> Report:
+    """Check the inputs of these indices under the report's seed; `what` is "line" or "file".
+
+    Args:
+        first: stop at the first finding.
+    """
     check, slowest = CHECKS[what], (0.0, -1)
     corpus()  # now, so that it is nobody's time
     with _quietly():
         for index in indices:
             began = time.process_time()
-            counts, findings = _checked(check, report.seed, index, what)
+            counts, findings = _checked(check, report, index, what)
             slowest = max(slowest, (time.process_time() - began, index))
             report.add(Counter({f"{what}: {name}": count for name, count in counts.items()}), findings)
             report.counts[f"{what}s"] += 1
+            if first and findings:
+                break
     report.facts[f"slowest {what}"] = {"ms": round(slowest[0] * 1000), "index": slowest[1]}
     return report
 
@@ -82,12 +90,13 @@ def _nothing(_record: logging.LogRecord) -> bool:
 
 
 def _checked(
-    check: Callable[[int, int], Counter[str]], seed: int, index: int, what: str
+    check: Callable[[int, int], Counter[str]], report: Report, index: int, what: str
 ) -> tuple[Counter[str], list[str]]:
-    again = f"python tests/crash/fuzz.py --seed {seed} --{what} {index}"
+    plant = "" if report.planted is None else f" --plant {shlex.quote(report.planted)}"
+    again = f"python tests/crash/fuzz.py --seed {report.seed} --{what} {index}{plant}"
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        return check(seed, index), []
+        return check(report.seed, index), []
     except Finding as error:
         found = str(error)
     except Hang:
@@ -108,11 +117,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--line", type=int, help="the line of this index only")
     parser.add_argument("--file", type=int, help="the directory of this index only")
+    parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug that is to be found")
+    parser.add_argument("--first", action="store_true", help="stop at the first finding")
     given = parser.parse_args(arguments)
-    report = Report("fuzz", "jsonl", "sync=off", given.seed)
-    for what, count, only in (("line", given.lines, given.line), ("file", given.files, given.file)):
-        if only is not None or count:
-            fuzz(report, what, range(count) if only is None else (only,))
+    report = Report("fuzz", "jsonl", "sync=off", given.seed, given.plant)
+    corpus()  # before the bug is there
+    with planted(given.plant):
+        for what, count, only in (("line", given.lines, given.line), ("file", given.files, given.file)):
+            if only is not None or count:
+                fuzz(report, what, range(count) if only is None else (only,), first=given.first)
     return report.finish()
 
 

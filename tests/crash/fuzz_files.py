@@ -184,11 +184,11 @@ class Trial:
         if any(self.damaged.touched(name) for name in other.files):
             return
         for number, lines in enumerate(other.histories):
-            tail = store.read(other.run_id, incarnation=number)
-            if tail is None or tuple(tail.records) != lines:
+            tail = self.ask("read", store.read, other.run_id, incarnation=number)
+            if not isinstance(tail, Tail) or tuple(tail.records) != lines:
                 raise Finding("the run beside it was altered")
-        found = store.head(other.run_id)
-        if found is None or evolve(found, fence=0) != evolve(other.head, fence=0):
+        found = self.ask("head", store.head, other.run_id)
+        if not isinstance(found, RunHead) or evolve(found, fence=0) != evolve(other.head, fence=0):
             raise Finding(f"the run beside it has another head: {found} for {other.head}")
         self.ask("next_due", store.next_due)
         leases = self.ask("claim_due", store.claim_due, "me", 30, now=store._clock(), limit=9)

@@ -39,7 +39,7 @@ from stepwell.wire import read_event
 from stepwell_stores import jsonl_journal
 from stepwell_stores.memory import MemoryStore
 
-__all__ = ["Finding", "check_line", "reason_of", "whole_lines"]
+__all__ = ["Finding", "check_line", "is_hole", "reason_of", "whole_lines"]
 
 PATH = "/runs/r.0.jsonl"
 LOADING = (
@@ -64,6 +64,7 @@ _REASONS = {
     "is not closed, though": "records missing",
     "acknowledged": "journal too short",
     " is gone": "file gone",
+    "is no file but": "no file",
     "holds no whole record": "no whole record",
     "does not begin with a start": "no start event",
     "without an outcome": "step without outcome",
@@ -151,6 +152,22 @@ def is_record(line: bytes, seq: int) -> bool:
     return line.startswith(b'{"v":1,"type":"') and sealed and b',"offset":%d,' % seq in line[:400]
 
 
+def is_hole(data: bytes, bad: int) -> bool:
+    """Whether line `bad`, and all behind it, can be one append of which a power cut left zeros in the midst.
+
+    Whatever follows the last record of an append was written when that append was durable.
+    """
+    first, *more = data.split(b"\n")[bad:]
+    more = [line for line in more if line.strip(b"\0")]
+    return b"\0" in first and not any(ends_append(line) for line in more[:-1])
+
+
+def ends_append(line: bytes) -> bool:
+    """Whether this is a whole record, of any number, that no other of its append follows."""
+    number = re.search(rb',"offset":(\d+),', line[:400])
+    return number is not None and is_record(line, int(number[1])) and b'"more":true,' not in line[:400]
+
+
 def check_scan(found: Journal, rng: random.Random) -> str:
     """The store's reader takes every journal for what it is."""
     lines = found.lines[: found.at + 3]  # what comes later is no news
@@ -164,11 +181,20 @@ def check_scan(found: Journal, rng: random.Random) -> str:
     except CorruptHistoryError as error:
         if bad is None and reason_of(error) != "CorruptHistoryError: envelope":
             raise Finding(f"a whole journal is refused: {error}") from error
+        if (
+            bad is not None
+            and is_hole(data, bad)
+            and type(error) is CorruptHistoryError
+            and "envelope" not in str(error)
+        ):
+            raise Finding(f"an append that was cut short is refused: {error}") from error
         check_place(error, bad, sum(len(line) + 1 for line in good))
         return reason_of(error)
     except Exception as error:
         raise Finding(f"scan raised {error!r}") from error
-    if bad is not None:
+    if bad is not None and is_hole(data, bad) and scanned.wrong is not None and len(scanned.lines) <= bad:
+        check_place(scanned.wrong, bad, sum(len(line) + 1 for line in good))
+    elif bad is not None:
         taken = data.split(b"\n")[bad]
         raise Finding(f"line {bad + 1} is no record {bad}, and was taken for one: {taken[:200]!r}")
     check_content(data, good, scanned)

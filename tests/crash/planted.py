@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from stepwell import events, loading, sealing
-from stepwell.store import Fenced
+from stepwell import events, loading, recorder, session
+from stepwell.store import Fenced, NotApplied, Unknown
 from stepwell_stores import (
     jsonl,
     jsonl_files,
@@ -62,15 +62,6 @@ def _no_torn_cut() -> None:
     jsonl_runs.scan = longer  # type: ignore[attr-defined]
 
 
-def _no_crc() -> None:
-
-    def open_body(line: bytes, place: str = "") -> bytes:
-        return line[: -sealing._CRC_TAIL]
-
-    for module in (sealing, rules):
-        module.open_body = open_body  # type: ignore[attr-defined]
-
-
 def _no_fence() -> None:
     """An owner's number is never compared: position and bytes alone decide."""
     real = sqlite_history.advance
@@ -111,6 +102,35 @@ def _forgotten_step() -> None:
     loading.read_history = shorter
 
 
+def _rerun_on_unknown() -> None:
+    """Nobody asks once more what became of an append by its attempt id: the steps that it told of run again."""
+    record, settle = session.Session._record_outcomes, recorder.settle
+    of_steps: list[bool] = []
+
+    class LostError(Exception):
+        pass
+
+    def hasty(attempt: Callable[[], Any], clock: Any) -> Any:
+        if not of_steps:
+            return settle(attempt, clock)
+        outcome = attempt()
+        if isinstance(outcome, Unknown):
+            raise LostError
+        return settle(attempt, clock) if isinstance(outcome, NotApplied) else outcome
+
+    def recorded(self: session.Session) -> None:
+        of_steps.append(True)
+        try:
+            record(self)
+        except LostError:
+            self._outcomes.clear()
+        finally:
+            of_steps.clear()
+
+    recorder.settle = hasty
+    session.Session._record_outcomes = recorded  # type: ignore[method-assign]
+
+
 def _dead_owner_stays() -> None:
     """Nobody looks whether the owner of a lease still lives, so what it left waits for the lease to lapse."""
     liveness.Owners.alive = lambda *_: True  # type: ignore[method-assign]
@@ -119,6 +139,7 @@ def _dead_owner_stays() -> None:
 def _no_sync_on_open() -> None:
     """What a dead writer may not have synced is trusted as it is."""
     jsonl_files.Directory.sync = lambda *_: None  # type: ignore[method-assign]
+    vars(sqlite_schema)["_sync_log"] = lambda *_: None
 
 
 def _exists_before() -> None:
@@ -176,7 +197,7 @@ def _error_swallowed() -> None:
 
 PLANTS: dict[str, Callable[[], None]] = {
     "ack before write": lambda: None,  # see AckStore
-    "CRC ignored": _no_crc,
+    "another attempt after Unknown": lambda: None,  # see NewAttempts
     "dead owner keeps its lease": _dead_owner_stays,
     "error swallowed": _error_swallowed,
     "existing run looked for before the transaction": _exists_before,
@@ -187,6 +208,7 @@ PLANTS: dict[str, Callable[[], None]] = {
     "no fsync": _no_fsync,
     "no sync on open": _no_sync_on_open,
     "no torn-tail cut": _no_torn_cut,
+    "re-run on Unknown": _rerun_on_unknown,
     "recorded step runs again": _forgotten_step,
     "synchronous=NORMAL": _normal,
 }

@@ -3,9 +3,11 @@
     python -m tests.crash.soak                      # the long way: hours
     python -m tests.crash.soak --ci                 # counts as in the test suite: minutes
     python -m tests.crash.soak --only power_cuts
+    python -m tests.crash.soak --match "CRC ignored"
 
 The reports go into measured.json beside this file, from which the page about durability is made: one object for each
-harness, store, setting and planted bug, sorted. With `--only` the others stay as they are.
+harness, store, setting and planted bug, sorted. Each is written as soon as it is there, so that what was measured stays
+when the rest is interrupted. With `--only` and `--match` the others stay as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,7 +25,7 @@ from typing import Any
 
 from attrs import frozen
 
-__all__ = ["JOBS", "Job", "main"]
+__all__ = ["JOBS", "Job", "main", "name_of"]
 
 ROOT = Path(__file__).parents[2]
 MEASURED = Path(__file__).with_name("measured.json")
@@ -33,6 +36,15 @@ _CONTROLS: dict[str, dict[str, tuple[str, ...]]] = {
     "pauses": dict.fromkeys(STORES, ("no fence", "fence checked before the transaction")),
     "start_races": dict.fromkeys(STORES, ("existing run looked for before the transaction",)),
 }
+_OF_CALLS = ("another attempt after Unknown", "re-run on Unknown")
+_OF_BYTES = (
+    "CRC ignored",
+    "damage taken for a torn tail",
+    "journal split as text",
+    "position ignored",
+    "torn tail taken for good",
+)
+_OF_FILES = (*_OF_BYTES, "fence trusted without CRC", "head trusted without CRC", "torn tail cut without a copy")
 _DISK_FAULTS = ("full", "inodes", "file size", "open files", "read-only", "short writes", "append-only")
 
 
@@ -60,6 +72,16 @@ class Job:
         number = self.ci if ci else self.soak
         return ["-m", f"tests.crash.{self.harness}", *self.options, *([self.count, str(number)] if number else [])]
 
+    @property
+    def name(self) -> str:
+        """What it is called, whatever its count."""
+        return name_of(shlex.join(["python", *self.command(ci=True)]))
+
+
+def name_of(command: str) -> str:
+    """What the job of a report's command is called: the command without the count, which comes last."""
+    return re.sub(r" [0-9]+$", "", command)
+
 
 def jobs() -> Iterator[Job]:
     """Everything that is to be run."""
@@ -79,17 +101,29 @@ def jobs() -> Iterator[Job]:
     yield from power_cuts()
     yield Job("crash_states", count="--states", ci=50_000, soak=2_000_000)
     yield Job("crash_states", ("--plant", "no directory fsync"), "--states", 5_000, 5_000, loses=True)
-    yield Job("fuzz", ("--files", "5000"), "--lines", 100_000, 1_000_000)
+    yield from fuzz()
     for store in ("memory", *STORES):
         yield Job("store_calls", ("--store", store, "--level", "port"))
+        for bug in _OF_CALLS:
+            yield Job("store_calls", ("--store", store, "--level", "port", "--plant", bug), loses=True)
         if store != "memory":
             yield Job("store_calls", ("--store", store, "--level", "system"), "--stride", ci=7, soak=1)
+
+
+def fuzz() -> Iterator[Job]:
+    """Bytes that change: single lines, then all files of a run; and planted bugs."""
+    yield Job("fuzz", count="--lines", ci=100_000, soak=1_000_000)
+    for bug in _OF_BYTES:
+        yield Job("fuzz", ("--first", "--plant", bug), "--lines", 5_000, 5_000, loses=True)
+    yield Job("fuzz", count="--files", ci=5_000, soak=50_000)
+    for bug in _OF_FILES:
+        yield Job("fuzz", ("--first", "--plant", bug), "--files", 5_000, 5_000, loses=True)
 
 
 def power_cuts() -> Iterator[Job]:
     """The power cuts: what is safe, what declares that it isn't, and planted bugs."""
     settings = {"jsonl": "sync=off", "sqlite": "sync=normal"}
-    planted = {"jsonl": ("no fsync", "no sync on open"), "sqlite": ("synchronous=NORMAL",)}
+    planted = {"jsonl": ("no fsync", "no sync on open"), "sqlite": ("synchronous=NORMAL", "no sync on open")}
     for fs in ("ext4", "xfs"):
         for store in STORES:
             on = ("--store", store, "--fs", fs)
@@ -138,9 +172,8 @@ def show(row: dict[str, Any]) -> None:
     facts = row.get("facts", {})
     what = " ".join(str(v) for v in (row.get("store"), row.get("setting"), facts.get("file system")) if v)
     counts = row["counts"]
-    most = next(
-        (name for name in ("cuts", "kills", "states", "lines", "cases", "pauses", "starts") if name in counts), ""
-    )
+    units = ("cuts", "kills", "states", "lines", "files", "cases", "pauses", "starts", "faults")
+    most = next((name for name in units if name in counts), "")
     verdict = "skipped" if row["skipped"] else "ok" if row["as it must be"] else "WRONG"
     planted = row.get("planted") or ""
     done = f"{counts[most]:,} {most}" if most else f"{sum(counts.values()):,} in all"
@@ -151,12 +184,15 @@ def show(row: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def keep(rows: list[dict[str, Any]], ran: set[str], file: Path) -> None:
-    """Write the rows, and those of harnesses that did not run as they were."""
+def keep(row: dict[str, Any], file: Path) -> None:
+    """Write a row in place of the one of the same job. Rows of jobs that are no more go."""
     old = json.loads(file.read_text("utf-8")) if file.exists() else []
-    rows = rows + [row for row in old if row["job"] not in ran]
+    others = {job.name for job in JOBS} - {name_of(row["command"])}
+    rows = [row, *(one for one in old if name_of(one["command"]) in others)]
     rows.sort(key=lambda row: (row["job"], row["command"]))
-    file.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", "utf-8")
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", "utf-8")
+    new.replace(file)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -164,18 +200,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__, allow_abbrev=False)
     parser.add_argument("--ci", action="store_true", help="counts as in the test suite")
     parser.add_argument("--only", action="append", choices=sorted({job.harness for job in JOBS}), help="this harness")
+    parser.add_argument("--match", action="append", default=[], help="only what is called with this text")
     parser.add_argument("--output", type=Path, default=MEASURED, help="the file of reports")
     parser.add_argument("--hours", type=float, default=3.0, help="after so many one job is taken for hung")
     args = parser.parse_args(argv)
     wanted = [job for job in JOBS if not args.only or job.harness in args.only]
-    rows = []
-    try:
-        for job in wanted:
-            rows.append(run(job, ci=args.ci, seconds=args.hours * 3600))
-            show(rows[-1])
-    finally:
-        keep(rows, {row["job"] for row in rows}, args.output)
-    return 0 if all(row["as it must be"] for row in rows) else 1
+    wanted = [job for job in wanted if all(text in shlex.join(job.command(ci=args.ci)) for text in args.match)]
+    good = True
+    for job in wanted:
+        row = run(job, ci=args.ci, seconds=args.hours * 3600)
+        show(row)
+        keep(row, args.output)
+        good = good and row["as it must be"]
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

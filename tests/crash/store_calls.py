@@ -28,6 +28,7 @@ from attrs import define, frozen
 from tests.crash import sqlite_vfs
 from tests.crash.faults import GO, READS, WRITES, Action, OsFaults
 from tests.crash.generations import memory_folder
+from tests.crash.planted import PLANTS, plant
 from tests.crash.reports import Report
 from tests.crash.store_scenarios import SCENARIOS, Scenario, World
 
@@ -38,7 +39,7 @@ from stepwell.store import HeadFilter, Lease, NotApplied, Store, Unknown
 from stepwell.testing.environments import InlineExecutor, SeededEntropy, VirtualClock
 from stepwell_stores import open_store
 
-__all__ = ["ERRNOS", "FAULTS", "RESULTS", "Fault", "failing_store", "main", "sweep"]
+__all__ = ["ERRNOS", "FAULTS", "RESULTS", "Fault", "NewAttempts", "failing_store", "main", "sweep"]
 
 APPENDS = frozenset({"create", "append", "open_incarnation"})
 CHANGES = APPENDS | {"claim", "claim_due", "release", "delete"}
@@ -153,6 +154,33 @@ def _failing(inner: Any, name: str, trigger: Trigger) -> Callable[..., Any]:
         raise fault.raises(f"{name} failed at call {trigger.nth}")
 
     return method
+
+
+class NewAttempts:
+    """The planted bug "another attempt after Unknown", between an engine and its store.
+
+    It takes an unknown outcome for "not applied", and tries anew in place of repeating.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self._unknown: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def append(
+        self, run_id: str, number: int | None, at: int | None, records: Any, *, attempt_id: str, **how: Any
+    ) -> Any:
+        name = attempt_id
+        if attempt_id in self._unknown:
+            name = f"{attempt_id}.again"
+            head = None if how.get("fence") is None else self.inner.head(run_id)
+            at = at if head is None else head.seq
+        done = self.inner.append(run_id, number, at, records, attempt_id=name, **how)
+        if isinstance(done, Unknown):
+            self._unknown.add(attempt_id)
+        return done
 
 
 def _take_over(inner: Any, run_id: str, incarnation: int, fence: int) -> None:
@@ -303,8 +331,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--level", choices=("port", "system"), default="port")
     parser.add_argument("--scenario", choices=sorted(SCENARIOS), action="append", help="these only")
     parser.add_argument("--stride", type=int, default=1, help="every so many calls only")
+    parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug that is to be found")
     args = parser.parse_args(argv)
-    report = Report("store calls", args.store, args.level, 0)
+    plant(args.plant)
+    wrap = NewAttempts if args.plant == "another attempt after Unknown" else None
+    report = Report("store calls", args.store, args.level, 0, args.plant)
     if args.level == "system":
         report.skipped = "memory has no files" if args.store == "memory" else None
         if args.store == "sqlite":
@@ -312,7 +343,7 @@ def main(argv: list[str] | None = None) -> int:
     if report.skipped is None:
         logging.getLogger("stepwell").setLevel(logging.CRITICAL)  # it warns of every fault
         for name in args.scenario or SCENARIOS:
-            sweep(report, SCENARIOS[name], faults_of(args.store, args.level), stride=args.stride)
+            sweep(report, SCENARIOS[name], faults_of(args.store, args.level), stride=args.stride, wrap=wrap)
     return report.finish()
 
 

@@ -8,20 +8,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from attrs import evolve
 from tests.crash import fuzz_lines
 from tests.crash.corpus import corpus, digest
 from tests.crash.fuzz import CHECKS, fuzz, main
+from tests.crash.fuzz_plants import PLANTS, planted
 from tests.crash.hostile import HOSTILE, check_hostile, places
 from tests.crash.reports import Report
-
-from stepwell import sealing, wire
-from stepwell_stores import jsonl_files, jsonl_journal, jsonl_runs, rules
 
 LINES, FILES, SEEDS = 100_000, 5_000, range(1, 6)
 OF_LINES = (
@@ -55,13 +50,13 @@ OF_FILES = (
     "CorruptHistoryError: file gone",
     "CorruptHistoryError: journal too short",
     "CorruptHistoryError: no JSON",
+    "CorruptHistoryError: no file",
     "CorruptHistoryError: no record",
     "CorruptHistoryError: no whole record",
     "CorruptHistoryError: another journal",
     "CorruptHistoryError: records missing",
     "NewerFormatError",
     "NotFoundError",
-    "StoreMisconfiguredError",
     "another run's journal",
     "appended",
     "as the bytes say",
@@ -118,79 +113,48 @@ def test_every_process_has_the_same_corpus() -> None:
 # ---- planted bugs
 
 
-def ignore_crc(patch: pytest.MonkeyPatch) -> None:
-    for module in (sealing, rules, wire):
-        patch.setattr(module, "open_body", lambda line, place="": line[:-18])
-
-
-def keep_torn_as_record(patch: pytest.MonkeyPatch) -> None:
-    patch_scan(patch, lambda found: evolve(found, lines=[*found.lines, found.torn], torn=b"") if found.torn else found)
-
-
-def split_at_every_line_end(patch: pytest.MonkeyPatch) -> None:
-    """What reading the journal as text does."""
-
-    class Text(bytes):
-        def split(self, *_: Any) -> list[bytes]:
-            lines = self.decode("utf-8", "surrogateescape").splitlines()
-            return [line.encode("utf-8", "surrogateescape") for line in [*lines, ""]]
-
-    scan = jsonl_journal.scan
-    for module in (jsonl_journal, jsonl_runs):
-        patch.setattr(module, "scan", lambda data, path: scan(Text(data), path))
-
-
-def ignore_seq(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(jsonl_journal, "verified", lambda line, seq, place: sealing.open_body(line, place))
-
-
-def let_the_decoder_raise(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fuzz_lines, "read_event", lambda line, place: wire._decoder.decode(line))
-
-
-def cut_without_a_copy(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(jsonl_files.Directory, "keep_aside", lambda self, name, torn: None)
-
-
-def forget_the_head(patch: pytest.MonkeyPatch) -> None:
-    """So that nothing knows how long a journal was."""
-    patch.setattr(jsonl_runs.Runs, "cached", lambda self, stem: None)
-
-
-def patch_scan(patch: pytest.MonkeyPatch, change: Callable[[jsonl_journal.Scan], jsonl_journal.Scan]) -> None:
-    scan = jsonl_journal.scan
-    for module in (jsonl_journal, jsonl_runs):
-        patch.setattr(module, "scan", lambda data, path: change(scan(data, path)))
-
-
-PLANTS: tuple[tuple[str, Callable[[pytest.MonkeyPatch], None], int], ...] = (
-    ("line", ignore_crc, 50),
-    ("file", ignore_crc, 100),
-    ("line", keep_torn_as_record, 200),
-    ("file", keep_torn_as_record, 200),
-    ("line", split_at_every_line_end, 50),
-    ("file", split_at_every_line_end, 100),
-    ("line", ignore_seq, 200),
-    ("file", ignore_seq, 200),
-    ("line", let_the_decoder_raise, 100),
-    ("file", cut_without_a_copy, 200),
-    ("file", forget_the_head, 200),
+FOUND = (
+    ("line", "CRC ignored", 50),
+    ("file", "CRC ignored", 100),
+    ("line", "damage taken for a torn tail", 50),
+    ("file", "damage taken for a torn tail", 200),
+    ("line", "torn tail taken for good", 200),
+    ("file", "torn tail taken for good", 200),
+    ("line", "journal split as text", 50),
+    ("file", "journal split as text", 100),
+    ("line", "position ignored", 200),
+    ("file", "position ignored", 200),
+    ("line", "decoder's own errors", 100),
+    ("file", "torn tail cut without a copy", 200),
+    ("file", "head not looked at", 200),
+    ("file", "head trusted without CRC", 2_000),
+    ("file", "fence trusted without CRC", 2_000),
 )
 """What is fuzzed, the bug, and how many inputs must do to find it."""
 
 
-@pytest.mark.parametrize(("what", "plant", "count"), PLANTS, ids=lambda value: getattr(value, "__name__", None))
-def test_a_planted_bug_is_found(
-    what: str, plant: Callable[[pytest.MonkeyPatch], None], count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_planted_bug_is_looked_for() -> None:
+    assert PLANTS.keys() == {name for _, name, _ in FOUND}
+
+
+@pytest.mark.parametrize(("what", "name", "count"), FOUND)
+def test_a_planted_bug_is_found(what: str, name: str, count: int) -> None:
     corpus()
     for index in range(count):
-        with monkeypatch.context() as patch:
-            plant(patch)
-            planted = found(what, index)
-        if planted and not found(what, index):
+        with planted(name):
+            wrong = found(what, index)
+        if wrong and not found(what, index):
             return
     pytest.fail(f"{count} inputs did not find it")
+
+
+def test_the_command_stops_at_the_first_finding_and_tells_the_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 1 == main(["--files", "500", "--plant", "CRC ignored", "--first"])
+    told = json.loads(capsys.readouterr().out)
+    assert ("CRC ignored", 1) == (told["planted"], told["counts"]["violations"])
+    assert 1 <= told["counts"]["files"] <= 500
+    assert f"--file {told['counts']['files'] - 1} --plant 'CRC ignored'" in told["violations"][0]
+    assert 0 == main(["--file", str(told["counts"]["files"] - 1)])
 
 
 def found(what: str, index: int) -> list[str]:

@@ -43,8 +43,10 @@ def test_a_database_with_synchronous_normal_loses_records(fs: str) -> None:
 
 
 @pytest.mark.parametrize("fs", SYSTEMS)
-def test_a_reader_who_trusts_what_was_not_synced_is_left_alone_with_it(fs: str) -> None:
-    report = report_of("power_cuts", "--fs", fs, "--count", FEW, "--first", "--plant", "no sync on open")
+@pytest.mark.parametrize("store", STORES)
+def test_a_reader_who_trusts_what_was_not_synced_is_left_alone_with_it(store: str, fs: str) -> None:
+    on = ("power_cuts", "--store", store, "--fs", fs)
+    report = report_of(*on, "--count", FEW, "--first", "--plant", "no sync on open")
     assert [] != report["violations"]
     reached(report, "killed between write and sync", "read after a death")
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import pytest
 from tests.crash import sqlite_vfs
+from tests.crash.calling import report_of
 from tests.crash.reports import Report
-from tests.crash.store_calls import ERRNOS, FAULTS, RESULTS, Fault, sweep
+from tests.crash.store_calls import ERRNOS, FAULTS, RESULTS, Fault, NewAttempts, sweep
 from tests.crash.store_scenarios import SCENARIOS
 
 from stepwell import recorder
-from stepwell.store import Store, Unknown
 
 STORES = ("memory", "jsonl", "sqlite")
 needs_vfs = pytest.mark.skipif(sqlite_vfs.missing() is not None, reason=str(sqlite_vfs.missing()))
@@ -67,34 +66,23 @@ def test_whichever_call_below_the_port_fails_the_run_comes_to_its_right_end(
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_a_step_that_runs_again_when_an_append_is_unknown_is_found(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "TRIES", 1)  # the session gives up, and the next one performs the step again
+def test_a_step_that_runs_again_when_an_append_is_unknown_is_found(store: str) -> None:
+    story = ("--scenario", "a straight run")
+    report = report_of("store_calls", "--store", store, *story, "--plant", "re-run on Unknown")
+    assert "re-run on Unknown" == report["planted"]
+    for outcome in ("unknown, written", "unknown, not written"):
+        text = f"a straight run, {outcome}, call 2 (append): step one was performed 2 times, not 1"
+        assert text in report["violations"]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_session_that_gives_up_when_an_append_is_unknown_is_found(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "TRIES", 1)  # the next session performs the step again
     report = Report("store calls", store, "port", 0)
     sweep(report, SCENARIOS["a straight run"], fault("unknown, not written"))
     assert any("was performed 2 times, not 1" in text for text in report.violations)
-
-
-class NewAttempts:
-    """Takes an unknown outcome for "not applied", and tries anew in place of repeating."""
-
-    def __init__(self, inner: Store) -> None:
-        self.inner = inner
-        self._unknown: set[str] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def append(
-        self, run_id: str, number: int | None, at: int | None, records: Any, *, attempt_id: str, **how: Any
-    ) -> Any:
-        name = attempt_id
-        if attempt_id in self._unknown:
-            name = f"{attempt_id}.again"
-            at = at if how.get("fence") is None else self.inner.head(run_id).seq  # type: ignore[union-attr]
-        done = self.inner.append(run_id, number, at, records, attempt_id=name, **how)
-        if isinstance(done, Unknown):
-            self._unknown.add(attempt_id)
-        return done
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
 from tests.crash.corpus import Recorded, corpus, genuine_lines
 from tests.crash.damage import Damaged, head_row
-from tests.crash.fuzz_lines import Finding, whole_lines
+from tests.crash.fuzz_lines import Finding, is_hole, whole_lines
 
 from stepwell.store import RunHead, Tail
 
@@ -81,21 +82,45 @@ class Disk:
             raise Finding(f"the head of {head.run_id!r} is shown for {self.run.run_id!r}")
         if self.forged:
             return
+        if self.fence_is_damaged():
+            raise Finding("the fence is damaged, and nobody told")
         if head.seq < self.vouched(head.incarnation) or head.incarnation < max(self.journals, default=-1):
             raise Finding(f"the head has {head.seq} records of incarnation {head.incarnation}, and more were written")
         if self.row is None:
             counts["head rebuilt"] += 1
         if self.row is None and self.foreign(head.incarnation):
             return
+        if self.row is None:
+            self.judge_rebuilt(head)
         told, known = head.head, self.run.head.head
         if (told.workflow, told.version, told.tags) != (known.workflow, known.version, known.tags):
             raise Finding(f"the head shows {told} for {known}")
+
+    def judge_rebuilt(self, head: RunHead) -> None:
+        """No head can be believed, so what is shown is what the records tell, and no more."""
+        lines = whole_lines(self.journals.get(head.incarnation, b"").rstrip(b"\0") + b"\n")[0][: head.seq]
+        if len(lines) != head.seq or not lines:
+            raise Finding(f"{head.seq} records of incarnation {head.incarnation} are shown, and there are {len(lines)}")
+        created, updated = (_micros(json.loads(line)["timestamp"]) for line in (lines[0], lines[-1]))
+        told, due = head.head, None if head.closed else updated
+        shown = (told.created, told.updated, told.due, told.waiting, told.blocked, head.lease_until)
+        if shown != (created, updated, due, (), None, None):
+            raise Finding(f"no head can be believed, and {head} is shown, which the records don't tell")
+
+    def fence_is_damaged(self) -> bool:
+        """Whether there is a fence file that is wrong by its own checksum."""
+        name = f"{self.run.stem}.fence"
+        return name in self.damaged.files and head_row(self.damaged.files[name]) is None
 
     def judge_tail(self, tail: Tail, counts: Counter[str]) -> None:
         """The store gives records: those that are on the disk, and all that must be."""
         number, lines = tail.incarnation, tuple(tail.records)
         original = self.run.histories[number]
-        on_disk = self.journals.get(number, b"").rstrip(b"\0").split(b"\n")  # zeros stand where a newline was to be
+        data = self.journals.get(number, b"")
+        _, bad = whole_lines(data)
+        if bad is not None and not is_hole(data, bad):
+            raise Finding(f"line {bad + 1} is damaged, and nobody told")
+        on_disk = data.rstrip(b"\0").split(b"\n")  # zeros stand where a newline was to be
         if list(lines) != on_disk[: len(lines)]:
             raise Finding("what was read is not on the disk")
         if not self.forged and lines != original[: len(lines)]:
@@ -133,6 +158,11 @@ class Disk:
         """Whether the journal is whole, and another's."""
         data = self.journals.get(number, b"")
         return data.split(b"\n")[0] != self.run.histories[number][0]
+
+
+def _micros(text: str) -> int:
+    """Microseconds since 1970 of a recorded instant."""
+    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 @cache

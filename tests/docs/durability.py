@@ -19,7 +19,7 @@ URLS = {
     ("sqlite", "normal"): "`sqlite:` with `?sync=normal`",
     ("memory", "full"): "`memory:`",
 }
-UNITS = ("cuts", "kills", "states", "pauses", "starts", "lines", "faults", "cases")
+UNITS = ("cuts", "kills", "states", "pauses", "starts", "lines", "files", "faults", "cases")
 FAULTS = {
     "kill_points": "killed at a write, sync, rename or removal",
     "crash_states": "killed or cut off on a simulated disk",
@@ -28,7 +28,7 @@ FAULTS = {
     "pauses": "owner stopped past its lease",
     "start_races": "8 processes at once",
     "store_calls": "calls that fail",
-    "fuzz": "bytes changed",
+    "fuzz": "a line changed",
 }
 
 
@@ -60,6 +60,8 @@ def title(row: dict[str, Any]) -> str:
     system = row.get("facts", {}).get("file system")
     if row["job"] == "disk_faults":
         return f"disk trouble: {row['setting']}"
+    if row["job"] == "fuzz" and "files" in row["counts"]:
+        return "files changed"
     return f"{what}, {system}" if system else what
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.crash.soak import JOBS
+from tests.crash.soak import JOBS, name_of
 
 from stepwell_stores import open_store
 
@@ -45,6 +45,6 @@ def test_what_is_declared_to_survive_kills_did(store: str) -> None:
 
 def test_every_harness_was_run_and_every_planted_bug_was_found() -> None:
     rows = measured()
-    assert {job.harness for job in JOBS} == {row["job"] for row in rows}
+    assert {job.name for job in JOBS} == {name_of(row["command"]) for row in rows}
     assert [] == [row["command"] for row in rows if not row["as it must be"]]
     assert [] == [row["command"] for row in rows if row["planted"] and not row["skipped"] and not row["violations"]]
