@@ -31,7 +31,7 @@ from tests.crash.racers import SIZE, Pool, make_workflows
 from tests.crash.reports import Report
 from tests.crash.witness import Evidence, Witness
 
-from stepwell import Engine
+from stepwell import Engine, StepwellError
 from stepwell.outcomes import RunCompleted
 from stepwell.store import envelope
 from stepwell_stores import open_store, sqlite_schema
@@ -215,8 +215,8 @@ def harness(args: argparse.Namespace) -> int:
             break
         if not (args.plant and arena.violations):
             arena.end()
-    except TimeoutError as error:
-        arena.violations.append(str(error))
+    except (TimeoutError, StepwellError) as error:  # nobody comes to an end, or the store was left damaged
+        arena.violations.append(f"{type(error).__name__}: {error}")
     finally:
         pool.kill()
         shutil.rmtree(arena.folder, ignore_errors=True)
