@@ -1,0 +1,28 @@
+"""Children: a history is recorded, and another process replays it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .flows import RECORDED, durability_of, engine_on, go
+from .probes import peak_memory
+
+__all__ = ["record", "resume"]
+
+
+def record(store: str, directory: str, count: int, results: str) -> dict[str, Any]:
+    """Record `count` steps, and suspend. Not synced: this is not what is measured."""
+    with engine_on(store, directory, sync=False) as engine:
+        assert engine.start(RECORDED[results], count, run_id="run").status == "suspended"
+    return {}
+
+
+def resume(store: str, directory: str, count: int) -> dict[str, Any]:
+    """Go on with the recorded run, from the making of the engine to the run's end."""
+    began = time.perf_counter()
+    with engine_on(store, directory) as engine:
+        assert engine.resume("run", go, count).unwrap() == count
+        seconds = time.perf_counter() - began
+        durability = durability_of(engine)
+    return {"rate": count / seconds, "seconds": seconds, "memory": peak_memory(), "durability": durability}

@@ -1,0 +1,42 @@
+"""Children: a signal to a run that waits for it, in the process that suspended it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .flows import asking, durability_of, engine_on, go
+from .probes import peak_memory
+from .work_steps import counting
+
+__all__ = ["answer"]
+
+FEW = 3
+
+
+def answer(store: str, directory: str, runs: int, events: int) -> dict[str, Any]:
+    """Bring runs to `events` events and a wait, then give each its signal and drive it to the next wait."""
+    names = [f"run-{number}" for number in range(runs + FEW + 2)]
+    with engine_on(store, directory, sync=False) as engine:
+        for name in names:
+            assert engine.start(asking, events - 2, run_id=name).status == "suspended"
+        assert len(engine.history(names[0])) == events
+    with engine_on(store, directory) as engine:
+        for name in names[:2]:
+            engine.resume(name, go, 1)
+        counted: dict[str, float] = {"commits": 0}
+        if store != "memory":
+            with counting(store, directory, counted, "commits"):
+                for name in names[2 : FEW + 2]:
+                    engine.resume(name, go, 1)
+        began = time.perf_counter()
+        for name in names[FEW + 2 :]:
+            assert engine.resume(name, go, 1).status == "suspended"
+        seconds = time.perf_counter() - began
+        durability = durability_of(engine)
+    return {
+        "ms": 1000 * seconds / runs,
+        "commits": counted["commits"] / FEW,
+        "durability": durability,
+        "memory": peak_memory(),
+    }
