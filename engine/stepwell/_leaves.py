@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import msgspec
 
 from ._problems import Inside, Refused, describe, show
-from ._scalars import SCALARS
 from ._shapes import canonical, dump_model
 
 __all__ = ["Hook", "anything", "flag", "leaf", "model", "never", "nothing", "readings", "token"]
@@ -45,6 +44,8 @@ def leaf(annotation: Any) -> Hook | None:
         return _exactly(annotation)
     if annotation is typing.LiteralString:
         return _exactly(str)
+    from ._scalars import SCALARS  # when another class than JSON's own is met: with it come many modules
+
     if not isinstance(annotation, type) or annotation not in SCALARS:
         return None
     scalar = SCALARS[annotation]

@@ -19,7 +19,6 @@ import attrs
 import msgspec
 
 from ._problems import Key, Refused, a_or_an, describe
-from ._scalars import SCALARS
 
 __all__ = [
     "INT_MAX",
@@ -158,7 +157,11 @@ class Shaper:
         out: list[Any] = []
         try:
             for item in value:
-                out.append(self._walk(item, within, typed))  # noqa: PERF401 - the length tells where it went wrong
+                cls = type(item)
+                if cls is str or cls is bool or item is None:
+                    out.append(item)
+                else:
+                    out.append(self._walk(item, within, typed))
         except Refused as e:
             e.keys.append(len(out))
             raise
@@ -203,6 +206,8 @@ class Shaper:
         hook = self._foreign(cls)
         if hook is not None:
             return lambda value, within: self._walk(_called(hook, value), within, True)
+        from ._scalars import SCALARS  # when another class than JSON's own is met: with it come many modules
+
         if cls in SCALARS:
             write = SCALARS[cls].write
             return lambda value, _: _called(write, value)
@@ -253,6 +258,8 @@ class Shaper:
             return self._same_members
         if cls is set or cls is frozenset:
             return self._same_set
+        from ._scalars import SCALARS
+
         if cls in SCALARS:
             return partial(_equal, SCALARS[cls].same)
         if cls is float:

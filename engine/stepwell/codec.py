@@ -18,21 +18,19 @@ Floor 2, pure.
 
 from __future__ import annotations
 
-import hashlib
-import types
-import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from attrs import frozen
 
 from ._annotations import parameter_annotations, return_annotation
 from ._leaves import Hook
 from ._loaders import Loaders
+from ._native import ATOMS, Native, native
 from ._problems import Key, Refused, describe, path_of, problems
 from ._shapes import INT_MAX, INT_MIN, LONE_SURROGATE, Shaper, canonical
 from .commands import UNSET
+from .digests import digest
 from .errors import CodecError
 
 if TYPE_CHECKING:
@@ -40,19 +38,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Codec", "parameter_annotations", "return_annotation"]
 
-_ATOMS: dict[Any, Any] = {
-    str: str,
-    bool: bool,
-    int: Annotated[int, msgspec.Meta(ge=INT_MIN, le=INT_MAX)],
-    float: float,
-    type(None): None,
-}
 _Raw = TypeVar("_Raw", bytes, msgspec.Raw)
 _DIGITS_AS_ZERO = bytes(ord("0") if c in b"0123456789" else c for c in range(256))
+_LONG = b"0" * 19
 
 
-@frozen
-class _Plan:
+class _Plan(msgspec.Struct, frozen=True, eq=False):
     """How values of one annotation are held.
 
     Attributes:
@@ -60,16 +51,14 @@ class _Plan:
         free: nothing is said, so JSON shapes only.
         atom: a plain JSON class, whose values come back without further ado.
         hook: makes the value of a JSON shape.
-        decoder: msgspec's, where its rules are exactly those of the hook, else None.
-        floats: the decoder takes an int beyond 64 bits, which has 19 digits at least, for a float.
+        read: makes the value of JSON.
     """
 
     annotation: Any
     free: bool
     atom: bool
     hook: Hook
-    decoder: msgspec.json.Decoder[Any] | None
-    floats: bool
+    read: Callable[[bytes | msgspec.Raw], Any]
 
 
 class Codec:
@@ -123,11 +112,13 @@ class Codec:
         """
         plan = self._plan(annotation)
         try:
-            if plan.free or (plan.atom and type(value) is annotation):
+            if plan.atom and type(value) is annotation and (annotation is not int or INT_MIN <= value <= INT_MAX):
+                return self._sized(self._write(value if annotation is not float else self._shaper.plain(value)))
+            if plan.free:
                 return self._sized(self._write(self._shaper.plain(value)))
             shape = self._shape(value, annotation)
             raw = self._sized(self._write(shape))  # before the hooks, which are free to take the shape to pieces
-            self._shaper.same(value, self._load(shape, plan, "the value is no "))
+            self._shaper.same(value, self._load(shape, annotation, plan.hook, "the value is no "))
         except Refused as e:
             raise _cannot(e, value, plan) from e
         except RecursionError as e:
@@ -153,15 +144,21 @@ class Codec:
             >>> Codec().decode(b'{"a":[1,2]}', dict[str, tuple[int, int]])
             {'a': (1, 2)}
         """
-        plan = self._plan(annotation)
-        self._sized(raw)
-        if plan.decoder is not None and (len(raw) < 19 or not plan.floats):
-            try:
-                return plan.decoder.decode(raw)
-            except (ValueError, RecursionError):
-                pass  # the other way finds the same and can tell where
-        shape = self._parse(raw)
-        return shape if plan.free else self._load(shape, plan, "no ")
+        return self._plan(annotation).read(raw)
+
+    def reader(self, annotation: Any) -> Callable[[msgspec.Raw], Any]:
+        """Give the function that decodes JSON of one type: `decode`, for whoever has many values of it.
+
+        Raises:
+            CodecError: as `check`.
+
+        Determinism: pure.
+
+        Example:
+            >>> Codec().reader(list[int])(b"[1,2]")
+            [1, 2]
+        """
+        return self._plan(annotation).read
 
     def check(self, annotation: Any) -> None:
         """Find out before anything is done whether values of an annotation can be decoded.
@@ -203,7 +200,7 @@ class Codec:
                 raise _error(path_of(reversed(e.keys)), e.reason, e.remedy) from e
             except RecursionError as e:
                 raise _error("$", "nested too deep for the stack that is left", "flatten the value") from e
-        return hashlib.blake2b(self._write(shape, canonical), digest_size=16).hexdigest()
+        return digest(self._write(shape, canonical))
 
     def _plan(self, annotation: Any) -> _Plan:
         try:
@@ -217,39 +214,35 @@ class Codec:
     def _make(self, annotation: Any) -> _Plan:
         try:
             hook = self._loaders.prepare(annotation)
-            native = self._native(annotation)
+            found = native(annotation, self._structure)
         except Refused as e:
             remedy = e.remedy or "say another type with .options(into=T)"
             raise _error("$", f"{describe(annotation)} can't be decoded: {e.reason}", remedy) from e
         except RecursionError as e:
             raise _error("$", f"{describe(annotation)} can't be decoded: it has no end", "") from e
-        return _Plan(
-            annotation,
-            free=annotation is UNSET or annotation is Any or annotation is object,
-            atom=isinstance(annotation, type) and annotation in _ATOMS,
-            hook=hook,
-            decoder=None if native is UNSET else msgspec.json.Decoder(native),
-            floats="float" in repr(native),
-        )
+        free = annotation is UNSET or annotation is Any or annotation is object
+        atom = isinstance(annotation, type) and annotation in ATOMS
 
-    def _native(self, annotation: Any) -> Any:
-        """The type that msgspec decodes exactly as the hooks do, or UNSET."""
-        if self._structure(annotation) is not None:
-            return UNSET
-        if annotation is None:
-            return None
-        if isinstance(annotation, type) and annotation in _ATOMS:
-            return _ATOMS[annotation]
-        origin: Any = typing.get_origin(annotation)
-        args = typing.get_args(annotation)
-        optional = origin in (typing.Union, types.UnionType) and len(args) == 2 and type(None) in args
-        if not optional and not (origin is list and len(args) == 1) and not (origin is dict and args[:1] == (str,)):
-            return UNSET
-        parts = tuple(self._native(arg) for arg in args)
-        if UNSET in parts:
-            return UNSET
-        form: Any = typing.Union if optional else origin
-        return form[parts]
+        def read(raw: bytes | msgspec.Raw) -> Any:
+            shape = self._parse(self._sized(raw))
+            return shape if free else self._load(shape, annotation, hook, "no ")
+
+        return _Plan(annotation, free, atom, hook, read if found is None else self._fast(found, read))
+
+    def _fast(self, how: Native, otherwise: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A reader of a type that msgspec knows; `otherwise` finds the same, and can tell what is wrong."""
+        decode, build, most = msgspec.json.Decoder(how.form).decode, how.build, self._max_bytes
+        floats = how.floats
+
+        def read(raw: bytes | msgspec.Raw) -> Any:
+            if len(raw) <= most and not (floats and len(raw) > 18 and _has_long_number(raw)):
+                try:
+                    return decode(raw) if build is None else build(decode(raw))
+                except Exception:  # noqa: BLE001, S110 - validators raise what they like
+                    pass
+            return otherwise(raw)
+
+        return read
 
     def _shape(self, value: Any, annotation: Any) -> Any:
         # A converter's hook for a class is found by the class of the value, one for a union or NewType only here.
@@ -262,13 +255,13 @@ class Codec:
             raise Refused(f"the converter's hook for {describe(annotation)} failed: {type(e).__name__}: {e}") from e
         return self._shaper.shape(given)
 
-    def _load(self, shape: Any, plan: _Plan, what: str) -> Any:
+    def _load(self, shape: Any, annotation: Any, hook: Hook, what: str) -> Any:
         try:
-            return plan.hook(shape, plan.annotation)
+            return hook(shape, annotation)
         except Exception:  # noqa: BLE001, S110 - users' hooks raise what they like, and the next line tells what
             pass
         try:
-            return self._telling.hook(plan.annotation)(shape, plan.annotation)
+            return self._telling.hook(annotation)(shape, annotation)
         except Exception as e:
             found = problems(e)
             texts = [f"{one.path}: {one.reason}" for one in found[:3]]
@@ -276,7 +269,7 @@ class Codec:
                 texts.append(f"and {len(found) - 3} more")
             if found[0].remedy:
                 texts.append(found[0].remedy)
-            raise CodecError(f"{what}{describe(plan.annotation)}: {'; '.join(texts)}", path=found[0].path) from e
+            raise CodecError(f"{what}{describe(annotation)}: {'; '.join(texts)}", path=found[0].path) from e
 
     def _sized(self, raw: _Raw) -> _Raw:
         if len(raw) > self._max_bytes:
@@ -305,12 +298,17 @@ class Codec:
             and self._shaper.too_deep(shape)
         ):
             raise _error("$", f"nested deeper than {self._max_depth} levels", "")
-        if size > 18 and b"0" * 19 in octets.translate(_DIGITS_AS_ZERO):
+        if size > 18 and _has_long_number(octets):
             try:
                 self._shaper.plain(shape)
             except Refused as e:
                 raise _error(path_of(reversed(e.keys)), e.reason, "") from e
         return shape
+
+
+def _has_long_number(raw: bytes | msgspec.Raw) -> bool:
+    """Whether there are 19 digits in a row, as in an int beyond 64 bits, which msgspec takes for a float."""
+    return _LONG in bytes(raw).translate(_DIGITS_AS_ZERO)
 
 
 def _error(path: str, reason: str, remedy: str) -> CodecError:

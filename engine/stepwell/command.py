@@ -45,6 +45,15 @@ class Command(Generic[T_co]):
     numbered: ClassVar[bool] = True
     """Whether it takes a number in the path of its fiber."""
 
+    is_effect: ClassVar[bool] = False
+    """Whether it calls user code."""
+
+    is_wait: ClassVar[bool] = False
+    """Whether it waits for time or people and has no effect."""
+
+    is_group: ClassVar[bool] = False
+    """Whether it has branches."""
+
     def __iter__(self) -> Generator[Command[Any], Any, T_co]:
         value: T_co = yield self
         return value

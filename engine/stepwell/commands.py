@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
-from uuid import UUID
 
 from attrs import field, frozen
 
@@ -27,7 +26,11 @@ from .retry import as_seconds
 from .steps import Step, StepOptions, step
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from typing_extensions import TypeForm  # type checkers know it, installed or not
+else:
+    UUID = Any  # the module takes as long to import as ten of ours
 
 __all__ = [
     "UNSET",
@@ -128,6 +131,8 @@ class Suspend(Command[T_co]):
         fresh: ignore signals that came before this wait.
     """
 
+    is_wait: ClassVar[bool] = True
+
     signal: str
     into: Any = field(eq=False)
     reason: str | None = field(eq=False)
@@ -220,6 +225,8 @@ class Suspend(Command[T_co]):
 @frozen(init=False, slots=False)
 class Sleep(Command[None]):
     """Wait for a duration (timedelta or seconds) or until an aware instant. Recorded as `sleep`, answered by `wake`."""
+
+    is_wait: ClassVar[bool] = True
 
     seconds: float | None
     until: datetime | None

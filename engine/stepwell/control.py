@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from contextlib import suppress
 from typing import Any
 
 import msgspec
-from attrs import evolve
+from msgspec.structs import replace
 
 from . import events as e
 from . import lifecycle as lc
 from .driving import Driver, known_workflow
+from .environment import new_token
 from .errors import (
     CodecError,
     ConflictError,
@@ -111,7 +111,7 @@ class Control:
 
     def force_cancel(self, run_id: str, reason: str | None) -> None:
         """Close the run as cancelled without asking its workflow, in the name of whoever owns it now."""
-        parts, attempt_id = self.parts, uuid.uuid4().hex
+        parts, attempt_id = self.parts, new_token()
         event = e.Cancelled(reason=reason, forced=True, timestamp=parts.stamp())
         for _ in range(_CATCHES):
             run = self._head(run_id)
@@ -128,7 +128,7 @@ class Control:
     def _close(self, run: RunHead, event: e.Cancelled, attempt_id: str) -> bool:
         """Append the closing event where the run stands; False when it has moved on."""
         now = e.micros(self.parts.now())
-        row = evolve(run.head, status="cancelled", due=None, waiting=(), blocked=None, updated=now)
+        row = replace(run.head, status="cancelled", due=None, waiting=(), blocked=None, updated=now)
         done = settle(
             lambda: self.parts.store.append(
                 run.run_id,
@@ -218,7 +218,7 @@ class Control:
         assert isinstance(start, e.Start)
         row = make_head(parts, start, "pending", due=parts.now())
         lease = parts.lease_request() if drive else None
-        records, attempt_id = [to_draft(event) for event in plan.events], uuid.uuid4().hex
+        records, attempt_id = [to_draft(event) for event in plan.events], new_token()
         done = settle(
             lambda: parts.store.open_incarnation(
                 run_id, head.incarnation + 1, records, head=row, attempt_id=attempt_id, lease=lease

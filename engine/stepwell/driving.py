@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, Protocol, TypeAlias
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from . import events as e
 from . import lifecycle as lc
+from .environment import new_token
 from .errors import (
     ConflictError,
     CorruptHistoryError,
@@ -94,7 +94,7 @@ class Driver:
         head = make_head(parts, start, "pending", due=parts.now())
         lease = parts.lease_request() if drive else None
         records = [to_draft(event) for event in events]
-        attempt_id = uuid.uuid4().hex
+        attempt_id = new_token()
         refused: NotApplied | Unknown = NotApplied()
         for _ in range(TRIES):
             made = parts.store.create(run_id, records, head=head, attempt_id=attempt_id, lease=lease)
@@ -298,7 +298,7 @@ class Driver:
                     return
                 row, seq, workflow = head.head, head.seq, known_workflow(parts.registry, head)
             blocked = blocked_by(error, workflow, parts.registry, row.blocked)
-            row = evolve(row, blocked=blocked, updated=now)
+            row = replace(row, blocked=blocked, updated=now)
             Recorder(parts.store, parts.environment.clock, lease, seq).give_up(row)
         except StepwellError as failed:
             logger.warning("run %r could not be marked as blocked: %s", run_id, failed)
@@ -347,7 +347,7 @@ class Driver:
                 if run.machine.closed:
                     status = STATUS[run.machine.status]
                     raise RunClosedError(f"run {run_id!r} is {status}", run_id=run_id, status=status)
-                if run.machine.has_seen(message.id):
+                if run.machine.mailbox.has_seen(message.id):
                     return None, None
                 event = message.event(parts, message.waiting(run.machine, run_id, must_wait=must_wait))
                 lease = parts.lease_request() if drive else None
@@ -381,7 +381,7 @@ class Driver:
     ) -> Committed | AlreadyCommitted | Conflict:
         """Append an event from outside, at the tail; `at`: only at this seq of incarnation `number`."""
         parts = self.parts
-        attempt_id = uuid.uuid4().hex
+        attempt_id = new_token()
         if isinstance(event, e.Resume):  # an id counts once in a history: a reset begins another one
             attempt_id = f"signal-{number}-{parts.codec.digest(event.id)}"
         draft, due = to_draft(event), e.micros(parts.now())

@@ -6,14 +6,12 @@ This is the facade: it checks what callers give, and hands the work to `Driver` 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple
 
 from . import events as e
 from .checks import (
@@ -36,7 +34,7 @@ from .environment import new_run_id as make_run_id
 from .errors import ClosedError, InvalidInputError
 from .lifecycle import LifecycleEvent
 from .loading import Parts
-from .opening import open_store, teller
+from .opening import import_early, open_store, teller
 from .outcomes import Outcome, RunRecord, WaitingFor
 from .performers import Perform, Performer, call_step
 from .queries import Queries
@@ -46,6 +44,10 @@ from .sessions import Sessions
 from .signals import Message
 from .store import Status, Store
 from .workflows import Workflow
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Executor
 
 __all__ = ["Engine"]
 
@@ -108,6 +110,7 @@ class Engine:
         ttl = as_seconds(lease, "lease")
         if ttl < 0.1:
             raise InvalidInputError(f"lease must be at least 0.1 seconds, got {lease!r}")
+        import_early()
         env = environment or Environment(clock=clock or SystemClock(), executor=executor)
         self._store: Store = open_store(store)
         self._performer = Performer(env, perform, loop)

@@ -7,19 +7,20 @@ caller.
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
-import uuid
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import field, frozen
 
-__all__ = ["Clock", "Entropy", "Environment", "SystemClock", "SystemEntropy", "new_run_id"]
+from .events import instant, stamp
+
+if TYPE_CHECKING:
+    import uuid
+    from concurrent.futures import Executor
+
+__all__ = ["Clock", "Entropy", "Environment", "SystemClock", "SystemEntropy", "new_run_id", "new_token"]
 
 
 class Clock(Protocol):
@@ -59,68 +60,18 @@ class SystemClock:
 class SystemEntropy:
     """The operating system's randomness."""
 
-    def __init__(self) -> None:
-        self._random = random.SystemRandom()
-
     def random(self) -> float:
-        return self._random.random()
+        return (int.from_bytes(os.urandom(7), "big") >> 3) / 2**53  # as `random.SystemRandom` does
 
     def uuid(self) -> uuid.UUID:
+        import uuid
+
         return uuid.uuid4()
 
 
-class DaemonPool(Executor):
-    """A bounded pool of daemon threads: a step that nobody waits for any more does not hold the process's exit.
-
-    (`ThreadPoolExecutor` joins its threads when the interpreter ends.) Threads are made as they are needed and stay.
-    """
-
-    def __init__(self, max_workers: int) -> None:
-        self._max = max_workers
-        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self._threads = 0
-        self._idle = threading.Semaphore(0)
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the pool is closed")
-            self._tasks.put((future, lambda: fn(*args, **kwargs)))
-            if not self._idle.acquire(blocking=False) and self._threads < self._max:
-                self._threads += 1
-                threading.Thread(target=self._work, name=f"stepwell-step-{self._threads}", daemon=True).start()
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - Executor's names
-        with self._lock:
-            self._closed = True
-            while cancel_futures and (task := self._next()) is not None:
-                task[0].cancel()
-            for _ in range(self._threads):
-                self._tasks.put(None)
-
-    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        """A task that no thread has taken yet."""
-        try:
-            return self._tasks.get_nowait()
-        except Empty:
-            return None
-
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            future, call = task
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = call()
-                except BaseException as error:  # noqa: BLE001 - the future's reader decides
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-            del task, future, call
-            self._idle.release()
+def new_token() -> str:
+    """32 random hex digits, for what has to be known again."""
+    return os.urandom(16).hex()
 
 
 @frozen
@@ -138,8 +89,16 @@ class Environment:
     executor: Executor | None = None
     threads: bool = True
 
+    def stamp(self) -> str:
+        """The clock's time as the wire writes it."""
+        if type(self.clock) is SystemClock:  # the same, and no datetime, which takes longer than all the rest
+            return stamp(time.time_ns() // 1000)
+        return instant(self.clock.now())
+
     def make_executor(self) -> Executor:
         """The pool that is used when none was given."""
+        from .pools import DaemonPool  # when a branch needs it: with it come modules that few programs use
+
         return DaemonPool(min(32, 4 * (os.cpu_count() or 1)))
 
 
@@ -165,4 +124,5 @@ def new_run_id() -> str:
         _last_id = stamp = max(stamp, _last_id + 1)
     high = ((stamp >> 12) & (2**48 - 1)) << 16 | 0x7000 | (stamp & 0xFFF)
     low = int.from_bytes(os.urandom(8), "big") & (2**62 - 1) | 2**63
-    return str(uuid.UUID(int=high << 64 | low))
+    digits = f"{high << 64 | low:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

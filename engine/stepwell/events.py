@@ -16,16 +16,20 @@ The *owner's* events carry `at`, the path of the command that they answer or des
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from .errors import Failure
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
 __all__ = [
     "CLOSING",
     "EVENT_TYPES",
+    "KINDS",
     "OUTSIDE",
     "UNSET",
     "Attempt",
@@ -54,24 +58,43 @@ __all__ = [
     "instant",
     "micros",
     "parse_instant",
+    "parse_uuid",
+    "stamp",
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
 
 
+_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
+
+
 def instant(when: datetime) -> str:
     """Write an aware datetime as the wire does: UTC, microseconds, `Z`."""
-    return (
-        when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        if when.year >= 1000
-        else (when.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z")
-    )
+    return stamp((when - _EPOCH) // _MICRO)
+
+
+def stamp(value: int) -> str:
+    """Write microseconds since 1970 as the wire does."""
+    global _second  # noqa: PLW0603 - the last second, and how it is written: clocks are asked many times in one
+    seconds, rest = divmod(value, 1_000_000)
+    known, text = _second
+    if seconds != known:
+        text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+        _second = seconds, text
+    return f"{text}.{str(1_000_000 + rest)[1:]}Z"
 
 
 def parse_instant(text: str) -> datetime:
     """Read what `instant` wrote."""
     return datetime.fromisoformat(text)
+
+
+def parse_uuid(text: str) -> UUID:
+    """Read a UUID; ValueError when it is none."""
+    from uuid import UUID
+
+    return UUID(text)
 
 
 def micros(when: datetime) -> int:
@@ -104,7 +127,7 @@ class EventBase(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ren
     @property
     def kind(self) -> str:
         """The `type` on the wire."""
-        return str(self.__struct_config__.tag)
+        return KINDS[type(self)]
 
 
 class Start(EventBase, frozen=True, kw_only=True, tag="start"):
@@ -300,6 +323,9 @@ Event: TypeAlias = (
 
 EVENT_TYPES: dict[str, type[EventBase]] = {str(cls.__struct_config__.tag): cls for cls in EventBase.__subclasses__()}
 """Event classes by their `type` on the wire."""
+
+KINDS: dict[type, str] = {cls: kind for kind, cls in EVENT_TYPES.items()}
+"""The `type` on the wire by event class."""
 
 OUTSIDE = (Resume, Cancel, Pause, Unpause)
 """Events that anybody may append to an open run, between any two of the owner's."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from enum import Enum
-from pathlib import PurePath
 from typing import Any
 
-from attrs import define, field
+import msgspec
 
-from .commands import All, Command, Race, Step, Suspend
+from .commands import All, Command, Race
 
 __all__ = ["CancelState", "Fiber", "Group", "Pending", "Verdict", "line_of"]
 
@@ -22,14 +21,13 @@ class CancelState(Enum):
     THROWN = "thrown"  # steps are performed again (clean-up), waits raise Cancelled again
 
 
-@define(eq=False)
-class Pending:
+class Pending(msgspec.Struct, eq=False):  # a Struct, because every command has one, and attrs takes thrice as long
     """A command that was issued and is not answered: an entry of the frontier.
 
     Attributes:
         at: path of the command in its run.
         command: what was yielded.
-        step_id: for a Step, its name with `#2`, `#3` on repeats.
+        number: for a Step, how often its name was yielded so far.
         cancelling: for a Step, cancelled: no attempt may begin any more.
         lost: for a Step in a Race that another branch has decided: a late result is dropped.
         recorded: whether its `suspend` or `sleep` event is in the history.
@@ -45,7 +43,7 @@ class Pending:
     at: str
     command: Command[Any]
     fiber: Fiber
-    step_id: str = ""
+    number: int = 0
     cancelling: bool = False
     lost: bool = False
     recorded: bool = False
@@ -57,9 +55,14 @@ class Pending:
     default: tuple[bytes, Any] | None = None
     show: bytes | None = None
 
+    @property
+    def step_id(self) -> str:
+        """For a Step, its name with `#2`, `#3` on repeats."""
+        name = self.command.label if self.number else ""
+        return f"{name}#{self.number}" if self.number > 1 else name
 
-@define(eq=False)
-class Fiber:
+
+class Fiber(msgspec.Struct, eq=False, weakref=True):
     """One branch of a run: a generator and where it stands. The root is the fiber without a group.
 
     Attributes:
@@ -81,16 +84,14 @@ class Fiber:
     ignored: int = 0
 
 
-@define(eq=False)
-class Verdict:
+class Verdict(msgspec.Struct, eq=False):
     """How a branch ended: a value, or an error."""
 
     value: Any = None
     error: BaseException | None = None
 
 
-@define(eq=False)
-class Group:
+class Group(msgspec.Struct, eq=False):
     """An All or Race under way.
 
     Attributes:
@@ -105,8 +106,8 @@ class Group:
     at: str
     command: All[Any] | Race[Any]
     parent: Fiber
-    fibers: list[Fiber] = field(factory=list)
-    verdicts: list[Verdict | None] = field(factory=list)
+    fibers: list[Fiber] = msgspec.field(default_factory=list)
+    verdicts: list[Verdict | None] = msgspec.field(default_factory=list)
     left: int = 0
     next: int = 0
     failure: BaseException | None = None
@@ -182,7 +183,8 @@ def line_of(gen: Generator[Any, Any, Any]) -> str:
     while inner is not None and getattr(inner, "gi_frame", None) is not None:
         code, frame = inner.gi_code, inner.gi_frame
         if code is not _ITER_CODE:
-            place = f"{PurePath(code.co_filename).name}:{frame.f_lineno}, in {code.co_qualname}"
+            file = code.co_filename.replace("\\", "/").rpartition("/")[2]
+            place = f"{file}:{frame.f_lineno}, in {code.co_qualname}"
         inner = inner.gi_yieldfrom
     return place
 
@@ -193,13 +195,3 @@ _ITER_CODE = Command.__iter__.__code__
 def describe(command: Command[Any]) -> str:
     """A command in the words of an error: kind, and name where it has one."""
     return f"{command.kind} {command.label!r}" if command.label else command.kind
-
-
-def is_wait(command: Command[Any]) -> bool:
-    """Whether the command waits for time or people and has no effect."""
-    return isinstance(command, Suspend) or command.kind == "sleep"
-
-
-def is_effect(command: Command[Any]) -> bool:
-    """Whether the command calls user code."""
-    return isinstance(command, Step)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Raw
 
@@ -20,7 +19,7 @@ from .inputs import inputs_digest
 from .loading import Loaded, Parts
 from .logs import logger
 from .machine import Machine
-from .performers import Flight, LeavesLoop, StepContext, idempotency_key, own_copy
+from .performers import Flight, Landed, LeavesLoop, NeverRanError, StepContext, end_of, own_copy
 from .results import result_type
 from .retry import RetryPolicy
 
@@ -28,6 +27,10 @@ __all__ = ["Flights"]
 
 MAX_DAEMONS = 64
 """Sync steps with a time-out that one session runs at once: each has a thread of its own."""
+
+
+_UNBORN = Landed(error=NeverRanError())
+_NO_TIME = timedelta()
 
 
 class Flights:
@@ -46,26 +49,29 @@ class Flights:
         self.under_way: dict[str, Flight] = {}
         self._refused: dict[str, e.EventBase] = {}
         self._inputs: dict[str, str | None] = {}
-        self._errors: dict[str, tuple[BaseException | None, float]] = {}
+        self._ends: dict[str, tuple[BaseException | None, timedelta]] = {}
+        self._now = parts.environment.clock.now
 
     # ---- before
 
     def ready(self, machine: Machine) -> list[Pending]:
         """The steps that may begin an attempt now."""
         now: datetime | None = None
-        found = []
+        left: int | None = None
+        chosen = []
         for pending in machine.pending.values():
-            if not isinstance(pending.command, c.Step) or pending.cancelling or pending.begun or self.flies(pending.at):
+            command = pending.command
+            if not command.is_effect or pending.cancelling or pending.begun:
+                continue
+            if pending.at in self.under_way or pending.at in self._refused:
                 continue
             if pending.due is not None:
-                now = now or self.parts.now()
+                now = now or self._now()
                 if e.parse_instant(pending.due) > now:
                     continue
-            found.append(pending)
-        left = MAX_DAEMONS - sum(self._has_thread(flight.command) for flight in self.under_way.values())
-        chosen = []
-        for pending in found:
-            if self._has_thread(_step(pending)):
+            if _step(pending).given.timeout is not None and self._has_thread(_step(pending)):
+                if left is None:
+                    left = MAX_DAEMONS - sum(self._has_thread(flight.command) for flight in self.under_way.values())
                 left -= 1
                 if left < 0:
                     continue  # it waits for one of those threads
@@ -78,44 +84,39 @@ class Flights:
 
     def begins(self, ready: list[Pending]) -> list[e.EventBase]:
         """The `begin` events that have to be on disk before these steps are called."""
+        once = [p for p in ready if _step(p).given.at_most_once]
+        if not once:
+            return []
         stamp = self.parts.stamp()
-        return [
-            e.Begin(at=p.at, step_id=p.step_id, name=p.command.label, timestamp=stamp)
-            for p in ready
-            if _step(p).given.at_most_once
-        ]
+        return [e.Begin(at=p.at, step_id=p.step_id, name=p.command.label, timestamp=stamp) for p in once]
 
     def launch(self, ready: list[Pending], *, alone: bool) -> None:
         """Begin an attempt of each; a lone sync step without a time-out runs in this thread, to its end."""
+        run, performer = self.run, self.parts.performer
         for pending in ready:
-            if self._refuse(pending):
+            command: Any = pending.command
+            attempt, step_id = pending.attempts + 1, pending.step_id
+            try:
+                into = result_type(command)
+                self.parts.codec.check(into)
+            except CodecError as error:  # the result could never be read back: the step fails before it is called
+                self._refused[pending.at] = self._failed(pending, error, attempt, self.parts.stamp())
                 continue
-            command, attempt = _step(pending), pending.attempts + 1
-            key = idempotency_key(self.run.run_id, self.run.start.epoch, pending.at, command.name)
-            context = StepContext(self.run.run_id, pending.step_id, attempt, key)
-            started, timeout = self.parts.now(), command.given.timeout
+            context = StepContext(run.run_id, step_id, attempt, (run.start.epoch, pending.at, command.name))
+            started, timeout, since = self.parts.environment.stamp(), command.given.timeout, None
             if self.parts.listens:
-                self.parts.tell(lc.StepStarted(self.run.run_id, pending.step_id, pending.at, attempt))
-            deadline = None if timeout is None else started + timedelta(seconds=timeout)
+                self.parts.tell(lc.StepStarted(run.run_id, step_id, pending.at, attempt))
+                since = self._now()
+            deadline = None if timeout is None else self._now() + timedelta(seconds=timeout)
             own = own_copy(command)  # here, in the owner's thread: a sibling may change what is shared while this waits
             self._inputs[pending.at] = inputs_digest(self.parts.codec, command)
-            flight = Flight(pending.at, pending.step_id, command, context, started, Future(), deadline)
+            flight = Flight(pending.at, step_id, command, into, context, started, since, _UNBORN, deadline)
             self.under_way[pending.at] = flight  # before it runs, so that it can be told that nobody wants it any more
-            performer = self.parts.performer
             if alone and timeout is None and not performer.is_async(command):
                 flight.future = performer.run_here(own, context)
             else:
                 flight.future = performer.launch(own, context, daemon=timeout is not None)
-            flight.future.add_done_callback(lambda _: self.wakeup.set())
-
-    def _refuse(self, pending: Pending) -> bool:
-        """A result that could never be read back: the step fails before it is called."""
-        try:
-            self.parts.codec.check(result_type(pending.command))
-        except CodecError as error:
-            self._refused[pending.at] = self._failed(pending, error, pending.attempts + 1, self.parts.stamp())
-            return True
-        return False
+                flight.future.add_done_callback(lambda _: self.wakeup.set())
 
     # ---- while they run
 
@@ -141,12 +142,13 @@ class Flights:
 
     def landed(self) -> bool:
         """Whether an attempt has ended or timed out."""
-        if self._refused:
-            return True
-        if not self.under_way:
-            return False
-        now = self.parts.now()
-        return any(f.future.done() or (f.deadline and f.deadline <= now) for f in self.under_way.values())
+        for flight in self.under_way.values():
+            if flight.future.done() or self._is_late(flight):
+                return True
+        return bool(self._refused)
+
+    def _is_late(self, flight: Flight) -> bool:
+        return flight.deadline is not None and flight.deadline <= self._now()
 
     def cancel_all(self) -> None:
         """Tell every running step that nobody wants its result."""
@@ -165,10 +167,9 @@ class Flights:
     def collect(self, machine: Machine) -> dict[str, e.EventBase]:
         """What the attempts that have ended come to, by `at`: `step` or `attempt` events."""
         outcomes, self._refused = self._refused, {}
-        now = self.parts.now()
         for at, flight in list(self.under_way.items()):
             done = flight.future.done()
-            if not done and not (flight.deadline and flight.deadline <= now):
+            if not done and not self._is_late(flight):
                 continue
             pending = machine.pending.get(at)
             if pending is None or not done:
@@ -179,7 +180,7 @@ class Flights:
         return outcomes
 
     def _outcome(self, flight: Flight, pending: Pending, done: bool) -> e.EventBase:
-        number, stamp = flight.context.attempt, e.instant(flight.started)
+        number = flight.context.attempt
         error: BaseException | None
         if not done:
             flight.context.cancel()
@@ -188,13 +189,14 @@ class Flights:
             error = _error_of(flight)
         if error is None:
             try:
-                result = self.parts.codec.encode(flight.future.result(), result_type(flight.command))
+                result = self.parts.codec.encode(flight.future.result(), flight.into)
             except CodecError as unfit:
                 error = unfit
             else:
-                self._errors[flight.at] = (None, (self.parts.now() - flight.started).total_seconds())
-                return self._event(pending, number, stamp, result=Raw(result))
-        self._errors[flight.at] = (error, 0.0)
+                if flight.since is not None:
+                    self._ends[flight.at] = (None, self._now() - flight.since)
+                return self._event(flight.step_id, pending, number, flight.started, result=Raw(result))
+        self._keep_error(flight.at, error)
         if not pending.cancelling and not flight.command.given.at_most_once:
             policy = self._policy(flight.command)
             if self._wants(policy, error, number):
@@ -209,7 +211,7 @@ class Flights:
                     due=due,
                     timestamp=self.parts.stamp(),
                 )
-        return self._failed(pending, error, number, stamp)
+        return self._failed(pending, error, number, flight.started)
 
     def _wants(self, policy: RetryPolicy, error: BaseException, number: int) -> bool:
         """Whether another attempt follows; the user's own predicate must not cost the record of this one."""
@@ -221,25 +223,29 @@ class Flights:
 
     def given_up(self, pending: Pending, attempt: e.Attempt) -> e.Step:
         """The outcome of a step that is cancelled after an attempt failed: that failure, and no further attempts."""
-        return self._event(pending, attempt.attempt, attempt.timestamp, error=attempt.error)
+        return self._event(pending.step_id, pending, attempt.attempt, attempt.timestamp, error=attempt.error)
 
     def _policy(self, command: c.Step[Any]) -> RetryPolicy:
         return command.given.retry or self.run.workflow.retry or self.parts.retry
 
     def _failed(self, pending: Pending, error: BaseException, attempts: int, started: str) -> e.Step:
-        self._errors[pending.at] = (error, 0.0)
-        return self._event(pending, attempts, started, error=failure_of(error, attempts=attempts))
+        self._keep_error(pending.at, error)
+        return self._event(pending.step_id, pending, attempts, started, error=failure_of(error, attempts=attempts))
 
-    def _event(self, pending: Pending, attempts: int, started: str, **outcome: Any) -> e.Step:
-        command = _step(pending)
+    def _keep_error(self, at: str, error: BaseException) -> None:
+        """Keep for the listener what the record doesn't tell."""
+        if self.parts.listens:
+            self._ends[at] = (error, _NO_TIME)
+
+    def _event(self, step_id: str, pending: Pending, attempts: int, started: str, **outcome: Any) -> e.Step:
         return e.Step(
             at=pending.at,
-            step_id=pending.step_id,
-            name=command.name,
+            step_id=step_id,
+            name=_step(pending).name,
             attempts=attempts,
             started=started,
-            inputs=self._inputs.get(pending.at),
-            timestamp=self.parts.stamp(),
+            inputs=self._inputs.pop(pending.at, None),
+            timestamp=self.parts.environment.stamp(),
             **outcome,
         )
 
@@ -253,9 +259,9 @@ class Flights:
         flight.future.add_done_callback(lambda _: self._report_late(flight))
 
     def _report_late(self, flight: Flight) -> None:
-        error = _error_of(flight)
-        if isinstance(error, CancelledError):
+        if flight.future.cancelled():
             return
+        error = _error_of(flight)
         value = None if error is not None else flight.future.result()
         logger.info("step %r of run %r came back late; what it brought is dropped", flight.step_id, self.run.run_id)
         self.parts.tell(lc.LateResult(self.run.run_id, flight.step_id, flight.context.attempt, value, error))
@@ -267,7 +273,7 @@ class Flights:
 
     def tell_of(self, event: e.Step | e.Attempt) -> None:
         """Tell the listener that an outcome is recorded."""
-        error, seconds = self._errors.pop(event.at, (None, 0.0))
+        error, took = self._ends.pop(event.at, (None, _NO_TIME))
         run_id, step_id, at = self.run.run_id, event.step_id, event.at
         if isinstance(event, e.Attempt):
             due = e.parse_instant(event.due)
@@ -275,20 +281,17 @@ class Flights:
         elif event.error is not None:
             self.parts.tell(lc.StepErrored(run_id, step_id, at, event.attempts, event.error, error))
         else:
-            self.parts.tell(lc.StepCompleted(run_id, step_id, at, event.attempts, seconds))
+            self.parts.tell(lc.StepCompleted(run_id, step_id, at, event.attempts, took.total_seconds()))
 
 
 def _step(pending: Pending) -> c.Step[Any]:
-    assert isinstance(pending.command, c.Step)
-    return pending.command
+    step: c.Step[Any] = cast("Any", pending.command)  # `is_effect` said so
+    return step
 
 
 def _error_of(flight: Flight) -> BaseException | None:
     """How the attempt failed; what ends the process is raised, never recorded."""
-    try:
-        error = flight.future.exception()
-    except CancelledError as cancelled:
-        return cancelled
+    error = end_of(flight.future)
     if isinstance(error, LeavesLoop):
         error = error.error
     if isinstance(error, (KeyboardInterrupt, SystemExit)) and not flight.dropped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -30,24 +31,12 @@ class Landing(Protocol):
 
 def answer_to(pending: Pending, parts: Parts, now: datetime, flights: Landing) -> e.EventBase | None:
     """The event that the owner adds for a pending command without performing anything; None: there is none yet."""
-    command, at, stamp = pending.command, pending.at, e.instant(now)
-    if isinstance(command, c.Step):
-        return _step(pending, stamp, flights)
-    if isinstance(command, (c.Sleep, c.Suspend)):
-        return _timer(pending, now)
-    entropy = parts.environment.entropy
-    if isinstance(command, c.Now):
-        return e.Now(at=at, value=stamp, timestamp=stamp)
-    if isinstance(command, c.Random):
-        return e.Random(at=at, value=entropy.random(), timestamp=stamp)
-    if isinstance(command, c.Uuid):
-        return e.Uuid(at=at, value=str(entropy.uuid()), timestamp=stamp)
-    if isinstance(command, c.Emit):
-        return e.Emit(at=at, value=Raw(parts.codec.encode(command.value)), topic=command.topic, timestamp=stamp)
-    return None
+    answer = _ANSWERS.get(type(pending.command))
+    return None if answer is None else answer(pending, parts, now, flights)
 
 
-def _step(pending: Pending, stamp: str, flights: Landing) -> e.EventBase | None:
+def _step(pending: Pending, _parts: Parts, now: datetime, flights: Landing) -> e.EventBase | None:
+    stamp = e.instant(now)
     interrupted = pending.begun and not pending.lost and not flights.flies(pending.at)
     if pending.cancelling and not interrupted:
         return e.Cancelled(at=pending.at, timestamp=stamp) if flights.may_cancel(pending) else None
@@ -65,7 +54,7 @@ def _step(pending: Pending, stamp: str, flights: Landing) -> e.EventBase | None:
     )
 
 
-def _timer(pending: Pending, now: datetime) -> e.EventBase | None:
+def _timer(pending: Pending, _parts: Parts, now: datetime, _flights: Landing) -> e.EventBase | None:
     command = pending.command
     if pending.recorded:
         if pending.due is not None and e.parse_instant(pending.due) <= now:
@@ -96,3 +85,33 @@ def suspend_event(pending: Pending, now: datetime) -> e.EventBase:
         show=e.UNSET if pending.show is None else Raw(pending.show),
         timestamp=e.instant(now),
     )
+
+
+def _now(pending: Pending, _parts: Parts, now: datetime, _flights: Landing) -> e.EventBase:
+    stamp = e.instant(now)
+    return e.Now(at=pending.at, value=stamp, timestamp=stamp)
+
+
+def _random(pending: Pending, parts: Parts, now: datetime, _flights: Landing) -> e.EventBase:
+    return e.Random(at=pending.at, value=parts.environment.entropy.random(), timestamp=e.instant(now))
+
+
+def _uuid(pending: Pending, parts: Parts, now: datetime, _flights: Landing) -> e.EventBase:
+    return e.Uuid(at=pending.at, value=str(parts.environment.entropy.uuid()), timestamp=e.instant(now))
+
+
+def _emit(pending: Pending, parts: Parts, now: datetime, _flights: Landing) -> e.EventBase:
+    command: Any = pending.command
+    value = Raw(parts.codec.encode(command.value))
+    return e.Emit(at=pending.at, value=value, topic=command.topic, timestamp=e.instant(now))
+
+
+_ANSWERS: dict[type[c.Command[Any]], Callable[[Pending, Parts, datetime, Landing], e.EventBase | None]] = {
+    c.Step: _step,
+    c.Sleep: _timer,
+    c.Suspend: _timer,
+    c.Now: _now,
+    c.Random: _random,
+    c.Uuid: _uuid,
+    c.Emit: _emit,
+}

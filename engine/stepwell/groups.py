@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
 from attrs import field, frozen
 
@@ -34,6 +34,8 @@ class All(Command[T_co]):
         limit: how many branches may be under way at once; None means all.
         settle: give values and exceptions side by side, and cancel nobody.
     """
+
+    is_group: ClassVar[bool] = True
 
     branches: tuple[Any, ...]
     limit: int | None = field(eq=False)
@@ -203,6 +205,8 @@ class Race(Command[T_co]):
     late are dropped. To a type checker, the value of up to six branches by position is of one of their types; of named
     ones it is what their types have in common (annotate the command to say more: `r: Race[tuple[str, int | None]]`).
     """
+
+    is_group: ClassVar[bool] = True
 
     branches: tuple[Any, ...]
     names: tuple[str, ...] | None

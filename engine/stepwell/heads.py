@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from attrs import field, frozen
+import msgspec
 
 __all__ = ["Blocked", "Head", "HeadFilter", "RunHead", "Status", "Waiting"]
 
@@ -13,8 +13,7 @@ Status: TypeAlias = Literal["pending", "running", "suspended", "paused", "comple
 """Status of a run. Stores hold all but `running`, which is an open run under a live lease, whatever they hold."""
 
 
-@frozen
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """A signal that a run waits for.
 
     Attributes:
@@ -32,8 +31,7 @@ class Waiting:
     due: int | None = None
 
 
-@frozen
-class Blocked:
+class Blocked(msgspec.Struct, frozen=True):
     """Why no worker claims a run: the code and its history don't fit.
 
     Attributes:
@@ -48,8 +46,7 @@ class Blocked:
     fingerprints: tuple[str, ...]
 
 
-@frozen
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The run's row in the store's index. The engine writes it; the store keeps it and filters by it.
 
     Attributes:
@@ -68,12 +65,11 @@ class Head:
     updated: int
     due: int | None = None
     waiting: tuple[Waiting, ...] = ()
-    tags: Mapping[str, str] = field(factory=dict)
+    tags: Mapping[str, str] = {}
     blocked: Blocked | None = None
 
 
-@frozen
-class RunHead:
+class RunHead(msgspec.Struct, frozen=True):
     """A head with what the store itself knows of the run.
 
     Attributes:
@@ -95,8 +91,7 @@ class RunHead:
     head: Head
 
 
-@frozen
-class HeadFilter:
+class HeadFilter(msgspec.Struct, frozen=True):
     """Which heads to list; None means any. `tag` is (name, value), value None means any value.
 
     A run under a live lease is being driven, and what its head said when it was parked may be over. So `status`

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from attrs import frozen
 
 from . import commands as c
 from . import events as e
@@ -31,8 +30,7 @@ from .workflows import Workflow
 __all__ = ["Plan", "find_cut", "plan_fork", "plan_retry"]
 
 
-@frozen
-class Plan:
+class Plan(msgspec.Struct, frozen=True, eq=False):
     """A history to begin with, the `start` event first."""
 
     events: list[e.EventBase]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from .codec import Codec, parameter_annotations
 from .commands import Step
+from .digests import digest
 from .errors import CodecError, InvalidInputError
 from .wire import split_list
 from .workflows import Workflow
@@ -56,8 +58,16 @@ def decode_input(codec: Codec, workflow: Workflow[..., Any], raw: Raw) -> list[A
     return [codec.decode(value, into) for value, into in zip(values, annotations, strict=False)]
 
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
 def inputs_digest(codec: Codec, step: Step[Any]) -> str | None:
     """A short digest of a step's arguments, so that a changed input can be noticed; None when they don't encode."""
+    if not step.kwargs and _PLAIN.issuperset(map(type, step.args)):
+        try:
+            return digest(msgspec.json.encode(step.args))  # what the codec would give, which looks for much more
+        except (OverflowError, UnicodeEncodeError, msgspec.EncodeError):
+            return None
     try:
         return codec.digest([list(step.args), step.kwargs] if step.kwargs else list(step.args))
     except CodecError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from attrs import field, frozen
+import msgspec
 
 from .errors import Failure
 
@@ -33,8 +33,23 @@ __all__ = [
 ]
 
 
-@frozen
-class RunOpened:
+class _Event(msgspec.Struct, frozen=True):
+    """Structs, as the events of a history: every program loads these classes, and few use them."""
+
+
+class _WithError(_Event, frozen=True, eq=False):
+    """Equal when all but `error` is, since exceptions never are."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__struct_fields__ if name != "error")
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__struct_fields__ if name != "error"))
+
+
+class RunOpened(_Event, frozen=True):
     """A run was started, forked, retried or reset: an incarnation was opened."""
 
     run_id: str
@@ -42,8 +57,7 @@ class RunOpened:
     incarnation: int = 0
 
 
-@frozen
-class SessionStarted:
+class SessionStarted(_Event, frozen=True):
     """An owner begins to drive the run; `session` is its fence, `replayed` the number of events that it read."""
 
     run_id: str
@@ -51,8 +65,7 @@ class SessionStarted:
     replayed: int = 0
 
 
-@frozen
-class StepReplayed:
+class StepReplayed(_Event, frozen=True):
     """A step was answered from the history."""
 
     run_id: str
@@ -60,8 +73,7 @@ class StepReplayed:
     at: str
 
 
-@frozen
-class StepStarted:
+class StepStarted(_Event, frozen=True):
     """A step's function is about to be called; `attempt` is 1-based."""
 
     run_id: str
@@ -70,8 +82,7 @@ class StepStarted:
     attempt: int
 
 
-@frozen
-class StepCompleted:
+class StepCompleted(_Event, frozen=True):
     """A step's result is recorded; `seconds` is how long the last attempt took."""
 
     run_id: str
@@ -81,8 +92,7 @@ class StepCompleted:
     seconds: float
 
 
-@frozen
-class StepAttemptFailed:
+class StepAttemptFailed(_WithError, frozen=True, eq=False):
     """An attempt failed and another one will follow at `due`. `error` is the live exception with its traceback."""
 
     run_id: str
@@ -91,11 +101,10 @@ class StepAttemptFailed:
     attempt: int
     failure: Failure
     due: datetime
-    error: BaseException | None = field(default=None, eq=False)
+    error: BaseException | None = None
 
 
-@frozen
-class StepErrored:
+class StepErrored(_WithError, frozen=True, eq=False):
     """A step's failure is recorded. `error` is the live exception with its traceback."""
 
     run_id: str
@@ -103,11 +112,10 @@ class StepErrored:
     at: str
     attempt: int
     failure: Failure
-    error: BaseException | None = field(default=None, eq=False)
+    error: BaseException | None = None
 
 
-@frozen
-class StepDropped:
+class StepDropped(_Event, frozen=True):
     """A step was cancelled before it ran, or lost its Race."""
 
     run_id: str
@@ -115,27 +123,24 @@ class StepDropped:
     at: str
 
 
-@frozen
-class LateResult:
+class LateResult(_WithError, frozen=True, eq=False):
     """A step came back after its time-out, or after its Race was decided; what it brought was dropped."""
 
     run_id: str
     step_id: str
     attempt: int
     value: Any = None
-    error: BaseException | None = field(default=None, eq=False)
+    error: BaseException | None = None
 
 
-@frozen
-class TimerFired:
+class TimerFired(_Event, frozen=True):
     """A Sleep or the time-out of a Suspend fired."""
 
     run_id: str
     at: str
 
 
-@frozen
-class ValueEmitted:
+class ValueEmitted(_Event, frozen=True):
     """A workflow emitted a value, and it is recorded."""
 
     run_id: str
@@ -143,16 +148,14 @@ class ValueEmitted:
     topic: str | None = None
 
 
-@frozen
-class SignalSent:
+class SignalSent(_Event, frozen=True):
     """A signal is recorded in the run's history."""
 
     run_id: str
     signal: str
 
 
-@frozen
-class RunParked:
+class RunParked(_Event, frozen=True):
     """The run is parked: `status` is "suspended" or "paused", or "pending" when its session was told to leave."""
 
     run_id: str
@@ -161,8 +164,7 @@ class RunParked:
     due: datetime | None = None
 
 
-@frozen
-class RunClosed:
+class RunClosed(_Event, frozen=True):
     """The run is closed: `status` is "completed", "failed" or "cancelled"."""
 
     run_id: str
@@ -170,8 +172,7 @@ class RunClosed:
     failure: Failure | None = None
 
 
-@frozen
-class RunBlocked:
+class RunBlocked(_Event, frozen=True):
     """The code and the history don't fit; `run_due` passes the run by until the code changes."""
 
     run_id: str

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
-from attrs import define, field, frozen
+import msgspec
 
 from . import commands as c
 from . import events as e
 from .codec import Codec
-from .environment import Environment
+from .environment import Environment, new_token
 from .errors import CorruptHistoryError, NotFoundError, StepwellError
 from .lifecycle import LifecycleEvent, StepReplayed
 from .logs import replaying
@@ -20,11 +20,11 @@ from .machine import Machine
 from .performers import Performer
 from .registry import Registry, fingerprint
 from .retry import RetryPolicy
-from .store import Blocked, Head, LeaseRequest, Status, Store, Tail, Waiting
-from .wire import read_event
+from .store import Blocked, Head, LeaseRequest, Status, Store, Waiting
+from .wire import read_tail
 from .workflows import Workflow
 
-__all__ = ["PAGE", "Loaded", "Parts", "load", "make_head", "read_history"]
+__all__ = ["PAGE", "Loaded", "Parts", "load", "make_head", "read_history", "read_pages"]
 
 PAGE = 5_000
 """Records that are read at once."""
@@ -33,8 +33,7 @@ MAX_FINGERPRINTS = 16
 """Codes that a blocked run remembers: more than there are kinds of workers on one store."""
 
 
-@frozen
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """What everything that drives or reads runs works with.
 
     Attributes:
@@ -60,7 +59,7 @@ class Parts:
 
     def lease_request(self) -> LeaseRequest:
         """Ask for a lease; made once for all repeats of one write."""
-        return LeaseRequest(self.owner, self.ttl, uuid.uuid4().hex)
+        return LeaseRequest(self.owner, self.ttl, new_token())
 
     def now(self) -> datetime:
         """The clock's time."""
@@ -68,11 +67,10 @@ class Parts:
 
     def stamp(self) -> str:
         """The clock's time as the wire writes it."""
-        return e.instant(self.now())
+        return self.environment.stamp()
 
 
-@define
-class Loaded:
+class Loaded(msgspec.Struct, eq=False):
     """A run as its history has it.
 
     Attributes:
@@ -87,14 +85,16 @@ class Loaded:
     workflow: Workflow[..., Any]
     machine: Machine
     last: e.EventBase
-    replayed: list[StepReplayed] = field(factory=list)
+    replayed: list[StepReplayed] = msgspec.field(default_factory=list)
 
     @property
     def seq(self) -> int:
         return self.machine.seq
 
 
-def read_history(store: Store, run_id: str, from_seq: int = 0, *, incarnation: int | None = None) -> Iterator[e.Event]:
+def read_pages(
+    store: Store, run_id: str, from_seq: int = 0, *, incarnation: int | None = None
+) -> Iterator[list[e.Event]]:
     """Read events page by page, in order.
 
     Raises:
@@ -107,14 +107,14 @@ def read_history(store: Store, run_id: str, from_seq: int = 0, *, incarnation: i
         if tail is None:
             raise NotFoundError(f"no run {run_id!r}")
         incarnation = tail.incarnation  # all pages of one incarnation, also when a new one is opened meanwhile
-        yield from events_of(tail, run_id)
+        yield read_tail(tail, run_id)
         from_seq, more = tail.seq, tail.more
 
 
-def events_of(tail: Tail, run_id: str) -> Iterator[e.Event]:
-    """Decode the records of a tail."""
-    for i, line in enumerate(tail.records, tail.from_seq):
-        yield read_event(line, f"run {run_id!r}, event {i}")
+def read_history(store: Store, run_id: str, from_seq: int = 0, *, incarnation: int | None = None) -> Iterator[e.Event]:
+    """Read events one by one, in order; raises as `read_pages`."""
+    for page in read_pages(store, run_id, from_seq, incarnation=incarnation):
+        yield from page
 
 
 def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded:
@@ -126,8 +126,9 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
         DivergenceError, CodecError, InvalidYieldError: the code does not fit the history.
         CorruptHistoryError: the history is damaged.
     """
-    history = read_history(parts.store, run_id, incarnation=incarnation)
-    start = next(history, None)
+    pages = read_pages(parts.store, run_id, incarnation=incarnation)
+    first = next(pages)
+    start = first.pop(0) if first else None
     if not isinstance(start, e.Start):
         raise CorruptHistoryError(f"run {run_id!r}: its history does not begin with a start event")
     workflow = parts.registry.find(start.workflow, start.version)
@@ -136,10 +137,11 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
         last: e.EventBase = start
         replayed: list[StepReplayed] = []
         try:
-            for last in history:
-                machine.feed(last)
-                if parts.listens and isinstance(last, e.Step):
-                    replayed.append(StepReplayed(run_id, last.step_id, last.at))
+            for page in chain((first,), pages):
+                machine.fold(page)
+                last = page[-1] if page else last
+                if parts.listens:
+                    replayed += [StepReplayed(run_id, one.step_id, one.at) for one in page if isinstance(one, e.Step)]
         except BaseException:
             machine.close()
             raise

@@ -36,11 +36,8 @@ Floor 3: imports no time, random, os, threading, socket, sqlite3, logging (a tes
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
-from uuid import UUID
-
-from msgspec import structs
 
 from . import commands as c
 from . import events as e
@@ -59,7 +56,8 @@ from .errors import (
 )
 from .fibers import Fiber, Pending, Verdict
 from .inputs import decode_input
-from .results import default_and_show, flow_result, result_type
+from .mailbox import Mailbox
+from .results import Results, default_and_show, flow_result
 from .scheduler import Scheduler
 from .workflows import Workflow
 
@@ -87,6 +85,7 @@ class Machine:
         closed: whether the closing event has been fed.
         paused, cancelled: what outside events asked for.
         state: what SetState left, as JSON by name.
+        mailbox: the signals that came.
 
     Raises:
         CodecError: the recorded input does not fit the workflow's parameters.
@@ -118,11 +117,11 @@ class Machine:
         self.cancel_reason: str | None = None
         self.state: dict[str, bytes] = {}
         self.patches: dict[str, bool] = {}
-        self.buffered: dict[str, deque[e.Resume]] = {}
+        self.mailbox = Mailbox()
         self._asking: tuple[Fiber, str] | None = None
         self._held: deque[tuple[e.EventBase, int]] = deque()
         self._step_ids: dict[str, int] = {}
-        self._signals_seen: set[str] = set()
+        self._results = Results(codec)
         self._timers_set: set[str] = set()
         root = workflow.fn(*decode_input(codec, workflow, start.input))
         self._fibers = Scheduler(workflow.name, root, self, trace)
@@ -141,22 +140,20 @@ class Machine:
         """The Suspends of the frontier, oldest first."""
         return [p for p in self.pending.values() if isinstance(p.command, c.Suspend)]
 
-    def has_seen(self, signal_id: str) -> bool:
-        """Whether a signal of that id is in the history."""
-        return signal_id in self._signals_seen
-
     def feed(self, event: e.EventBase) -> None:
-        """Take in the next event of the history.
+        """Take in the next event of the history; raises as `fold`."""
+        self.fold((event,))
+
+    def fold(self, events: Iterable[e.EventBase]) -> None:
+        """Take in the next events of the history, in order.
 
         Raises:
             DivergenceError: the event answers no command that was issued.
             CodecError: a recorded value does not fit the type that the workflow asks for now. As before, the machine is
-                as it was, but that a Patched may have been decided.
+                as it was before that event, but that a Patched may have been decided.
             InvalidYieldError: the workflow yielded something that is no command; its generators are closed.
         """
-        self._fibers.event = self.seq
-        self._turn(self._take_in, event)
-        self.seq += 1
+        self._turn(self._take_in, events)
 
     def cut(self) -> int | None:
         """Where a retry cuts the history of a failed run; None means: only the closing event is dropped."""
@@ -186,23 +183,24 @@ class Machine:
     def admit(self, pending: Pending) -> Verdict | None:
         command = pending.command
         if isinstance(command, c.Step):
-            number = self._step_ids[command.name] = self._step_ids.get(command.name, 0) + 1
-            pending.step_id = command.name if number == 1 else f"{command.name}#{number}"
-        elif isinstance(command, c.Suspend):
-            try:
+            name = command.name
+            pending.number = number = self._step_ids.get(name, 0) + 1
+            self._step_ids[name] = number
+            if number == 1 and name == "<lambda>":
+                why = "a lambda has no name to be recorded by; write Step(...).options(name=...)"
+                raise self._fibers.invalid(pending.fiber, why)
+            return None
+        try:
+            if isinstance(command, c.Suspend):
                 pending.default, pending.show = default_and_show(self.codec, command)
-            except CodecError as error:
-                return Verdict(error=error)
-            early = self.buffered.get(command.signal)
-            if early and not command.fresh:
-                signal = early.popleft()
-                return self._received(pending, signal, signal.offset)
-            pending.wait = f"{command.signal}@{self.incarnation}:{pending.at}"
-        elif isinstance(command, c.Emit):
-            try:
+                early = None if command.fresh else self.mailbox.take(command.signal)
+                if early is not None:
+                    return self._received(pending, early, early.offset)
+                pending.wait = f"{command.signal}@{self.incarnation}:{pending.at}"
+            elif isinstance(command, c.Emit):
                 self.codec.encode(command.value)
-            except CodecError as error:
-                return Verdict(error=error)
+        except CodecError as error:
+            return Verdict(error=error)
         return None
 
     # ---- turns
@@ -217,7 +215,18 @@ class Machine:
         finally:
             c.made_in_turn.reset(token)
 
-    def _take_in(self, event: e.EventBase) -> None:
+    def _take_in(self, events: Iterable[e.EventBase]) -> None:
+        fibers = self._fibers
+        for event in events:
+            fibers.event = self.seq
+            if self._asking is not None or self.closed or fibers.void:
+                self._take_in_late(event)
+            else:
+                self._apply(event)
+            self.seq += 1
+
+    def _take_in_late(self, event: e.EventBase) -> None:
+        """Take in an event while a fiber asks Patched, or after the run was ended."""
         if event.at in self._fibers.void:
             return
         if self.closed:
@@ -252,13 +261,17 @@ class Machine:
         if handler is None:
             raise self._divergence(event, f"a {event.kind!r} event has no place here")
         handler(self, event)
-        self._run()
+        if (verdict := self._fibers.run()) is not None:
+            self._end(verdict)
 
     def _run(self) -> None:
-        """Let the fibers go on, and take in how the root ended."""
-        self._fibers.run()
-        verdict = self._fibers.verdict
-        if verdict is None or self.status != "open":
+        """Let the fibers go on."""
+        if (verdict := self._fibers.run()) is not None:
+            self._end(verdict)
+
+    def _end(self, verdict: Verdict) -> None:
+        """Take in how the root ended, once."""
+        if self.status != "open":
             return
         if isinstance(verdict.error, InvalidInputError):
             raise verdict.error  # a command that can't be made is a mistake of the code, like a wrong yield
@@ -288,16 +301,22 @@ class Machine:
         return pending
 
     def _on_step(self, event: e.Step) -> None:
-        pending = self._owed(event, (c.Step,), event.name)
+        pending: Any = self.pending.get(event.at)
+        if pending is None or not pending.command.is_effect or pending.command.name != event.name:
+            raise self._divergence(event)
         if pending.lost:  # it ended together with the winner of its Race
             self._fibers.settle_cancelled(pending)
         elif event.error is not None:
-            error = StepFailed.of(event.error, event.step_id, event.at, self._fibers.event)
-            self._fibers.settle(pending, Verdict(error=error))
+            failed = StepFailed.of(event.error, event.step_id, event.at, self._fibers.event)
+            self._fibers.settle(pending, error=failed)
         elif event.result is e.UNSET:
             raise CorruptHistoryError(f"run {self.run_id!r}, event {self._fibers.event}: a step without an outcome")
         else:
-            self._fibers.settle(pending, Verdict(self._value(event.result, result_type(pending.command), event)))
+            try:
+                value = self._results.reader(pending.command)(event.result)
+            except CodecError as error:
+                raise unfit(self.run_id, self._fibers.event, event.step_id, error) from error
+            self._fibers.settle(pending, value)
 
     def _on_cancelled(self, event: e.Cancelled) -> None:
         if event.at is None:
@@ -334,25 +353,20 @@ class Machine:
             raise self._divergence(event, "no timer is set there")
         command = pending.command
         if isinstance(command, c.Sleep):
-            self._fibers.settle(pending, Verdict())
+            self._fibers.settle(pending)
         elif pending.default is not None:
             raw, into = pending.default
             raw = raw if event.value is e.UNSET else event.value
-            self._fibers.settle(pending, Verdict(self.codec.decode(raw, into)))
+            self._fibers.settle(pending, self.codec.decode(raw, into))
         else:
-            self._fibers.settle(pending, Verdict(error=TimedOut(command.label, event.at, self._fibers.event)))
+            self._fibers.settle(pending, error=TimedOut(command.label, event.at, self._fibers.event))
 
-    def _on_now(self, event: e.Now) -> None:
-        self._fibers.settle(self._owed(event, (c.Now,)), Verdict(e.parse_instant(event.value)))
-
-    def _on_random(self, event: e.Random) -> None:
-        self._fibers.settle(self._owed(event, (c.Random,)), Verdict(event.value))
-
-    def _on_uuid(self, event: e.Uuid) -> None:
-        self._fibers.settle(self._owed(event, (c.Uuid,)), Verdict(UUID(event.value)))
+    def _on_value(self, event: e.Now | e.Random | e.Uuid) -> None:
+        kind, read = _VALUES[type(event)]
+        self._fibers.settle(self._owed(event, (kind,)), read(event.value))
 
     def _on_emit(self, event: e.Emit) -> None:
-        self._fibers.settle(self._owed(event, (c.Emit,), event.topic or ""), Verdict())
+        self._fibers.settle(self._owed(event, (c.Emit,), event.topic or ""))
 
     def _on_patch(self, event: e.Patch) -> None:
         self.patches[event.change_id] = True
@@ -373,16 +387,14 @@ class Machine:
     # ---- outside events
 
     def _on_resume(self, event: e.Resume) -> None:
-        if event.id:
-            if event.id in self._signals_seen:
-                return
-            self._signals_seen.add(event.id)
+        if not self.mailbox.is_new(event):
+            return
         waiting = [p for p in self.waits if p.command.label == event.event_name and event.wait in (None, p.wait)]
         if waiting:
-            self._fibers.settle(waiting[0], self._received(waiting[0], event, self._fibers.event))
+            received = self._received(waiting[0], event, self._fibers.event)
+            self._fibers.settle(waiting[0], received.value, received.error)
         elif event.wait is None:
-            signal = structs.replace(event, offset=self._fibers.event)  # what isn't written yet has no offset
-            self.buffered.setdefault(event.event_name, deque()).append(signal)
+            self.mailbox.keep(event, self._fibers.event)
 
     def _received(self, pending: Pending, event: e.Resume, seq: int) -> Verdict:
         command = pending.command
@@ -398,19 +410,8 @@ class Machine:
             self.cancelled, self.cancel_reason = True, event.reason
             self._fibers.cancel(self._fibers.root)
 
-    def _on_pause(self, event: e.Pause) -> None:
-        self.paused = not self.cancelled
-
-    def _on_unpause(self, event: e.Unpause) -> None:
-        self.paused = False
-
-    # ---- values and errors
-
-    def _value(self, raw: Any, into: Any, event: e.Step) -> Any:
-        try:
-            return self.codec.decode(raw, into)
-        except CodecError as error:
-            raise unfit(self.run_id, self._fibers.event, event.step_id, error) from error
+    def _on_pause(self, event: e.Pause | e.Unpause) -> None:
+        self.paused = isinstance(event, e.Pause) and not self.cancelled
 
     def _divergence(self, event: e.EventBase, why: str = "") -> DivergenceError:
         return divergence(self, event, self._fibers.event, why)
@@ -420,6 +421,12 @@ def _forced(event: e.EventBase) -> bool:
     return isinstance(event, e.Cancelled) and event.at is None and event.forced
 
 
+_VALUES: dict[type, tuple[type[c.Command[Any]], Callable[[Any], Any]]] = {
+    e.Now: (c.Now, e.parse_instant),
+    e.Random: (c.Random, float),
+    e.Uuid: (c.Uuid, e.parse_uuid),
+}
+
 _HANDLERS: dict[type[e.EventBase], Callable[[Machine, Any], None]] = {
     e.Step: Machine._on_step,
     e.Cancelled: Machine._on_cancelled,
@@ -428,9 +435,9 @@ _HANDLERS: dict[type[e.EventBase], Callable[[Machine, Any], None]] = {
     e.Suspend: Machine._on_suspend,
     e.Sleep: Machine._on_sleep,
     e.Wake: Machine._on_wake,
-    e.Now: Machine._on_now,
-    e.Random: Machine._on_random,
-    e.Uuid: Machine._on_uuid,
+    e.Now: Machine._on_value,
+    e.Random: Machine._on_value,
+    e.Uuid: Machine._on_value,
     e.Emit: Machine._on_emit,
     e.Patch: Machine._on_patch,
     e.Retry: Machine._on_retry,
@@ -439,5 +446,5 @@ _HANDLERS: dict[type[e.EventBase], Callable[[Machine, Any], None]] = {
     e.Resume: Machine._on_resume,
     e.Cancel: Machine._on_cancel,
     e.Pause: Machine._on_pause,
-    e.Unpause: Machine._on_unpause,
+    e.Unpause: Machine._on_pause,
 }

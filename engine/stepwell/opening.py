@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from .errors import InvalidInputError
 from .lifecycle import LifecycleEvent
 from .logs import logger
 from .store import Store
 
-__all__ = ["open_store", "teller"]
+__all__ = ["import_early", "open_store", "teller"]
 
 
 def open_store(store: str | Store) -> Store:
@@ -42,3 +43,12 @@ def teller(on_event: Callable[[LifecycleEvent], None] | None) -> Callable[[Lifec
                 logger.exception("the on_event listener raised; the run goes on")
 
     return tell
+
+
+def import_early() -> None:
+    """Import what an engine may need when nothing can be imported any more.
+
+    A process that has no descriptor left can't read a module's file, and must still be able to log and to branch.
+    """
+    import_module("logging")
+    import_module("stepwell.pools")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Generic, NoReturn, TypeAlias, TypeVar
 
-from attrs import field, frozen
+import msgspec
 
 from .errors import Failure, RunCancelledError, RunFailedError, RunNotFinishedError
 from .store import Blocked, Status
@@ -27,8 +27,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-@frozen
-class RunCompleted(Generic[R_co]):
+class RunCompleted(msgspec.Struct, Generic[R_co], frozen=True):
     """The run is closed with a result."""
 
     run_id: str
@@ -40,8 +39,7 @@ class RunCompleted(Generic[R_co]):
         return self.result
 
 
-@frozen
-class RunSuspended:
+class RunSuspended(msgspec.Struct, frozen=True):
     """The run is parked.
 
     Attributes:
@@ -62,8 +60,7 @@ class RunSuspended:
         raise RunNotFinishedError(f"run {self.run_id!r} {what}", run_id=self.run_id)
 
 
-@frozen
-class RunPaused:
+class RunPaused(msgspec.Struct, frozen=True):
     """The run is parked until `engine.unpause(run_id)`."""
 
     run_id: str
@@ -74,8 +71,7 @@ class RunPaused:
         raise RunNotFinishedError(f"run {self.run_id!r} is paused; engine.unpause() lets it go on", run_id=self.run_id)
 
 
-@frozen
-class Running:
+class Running(msgspec.Struct, frozen=True):
     """Somebody else drives the run now, or it waits for somebody to do so."""
 
     run_id: str
@@ -89,8 +85,7 @@ class Running:
         )
 
 
-@frozen
-class RunFailed:
+class RunFailed(msgspec.Struct, frozen=True):
     """The run is closed with a failure; `engine.retry(run_id)` goes on from the step that failed."""
 
     run_id: str
@@ -102,8 +97,7 @@ class RunFailed:
         raise RunFailedError(f"run {self.run_id!r} failed: {self.failure}", run_id=self.run_id, failure=self.failure)
 
 
-@frozen
-class RunCancelled:
+class RunCancelled(msgspec.Struct, frozen=True):
     """The run is closed as cancelled."""
 
     run_id: str
@@ -120,8 +114,7 @@ Outcome: TypeAlias = RunCompleted[R] | RunSuspended | RunFailed | RunCancelled |
 """How a call of the engine left the run."""
 
 
-@frozen
-class WaitingFor:
+class WaitingFor(msgspec.Struct, frozen=True):
     """A run that waits for a signal.
 
     Attributes:
@@ -138,8 +131,7 @@ class WaitingFor:
     due: datetime | None = None
 
 
-@frozen
-class RunRecord:
+class RunRecord(msgspec.Struct, frozen=True):
     """What the store knows of a run.
 
     Attributes:
@@ -169,6 +161,6 @@ class RunRecord:
     failure: Failure | None = None
     waiting_for: tuple[str, ...] = ()
     due: datetime | None = None
-    tags: Mapping[str, str] = field(factory=dict)
+    tags: Mapping[str, str] = {}
     blocked: Blocked | None = None
     lease_until: datetime | None = None

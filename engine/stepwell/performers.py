@@ -8,27 +8,43 @@ runs in a daemon thread of its own, so that one that hangs neither holds a place
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import copy
-import hashlib
 import inspect
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import define, field, frozen
+import msgspec
 
 from .commands import Step
+from .digests import digest
 from .environment import Environment
 from .errors import InvalidInputError
+from .steps import callee_of
 
-__all__ = ["Flight", "LeavesLoop", "NoThreadError", "Perform", "Performer", "StepContext", "call_step", "current_step"]
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Executor, Future
+
+    from .loops import Loop
+
+__all__ = [
+    "Flight",
+    "Landed",
+    "LeavesLoop",
+    "NeverRanError",
+    "NoThreadError",
+    "Perform",
+    "Performer",
+    "StepContext",
+    "call_step",
+    "current_step",
+    "end_of",
+]
 
 
-@frozen
 class StepContext:
     """What a running step may know of itself; get it with `current_step()`.
 
@@ -36,28 +52,50 @@ class StepContext:
         run_id: its run.
         step_id: its name, with `#2`, `#3` on repeats.
         attempt: 1-based number of this try.
-        idempotency_key: 32 hex digits, the same for every attempt and session of this step; hand it to the service that
-            the step calls, so that a repeated call counts once.
     """
 
-    run_id: str
-    step_id: str
-    attempt: int
-    idempotency_key: str
-    _cancelled: threading.Event = field(factory=threading.Event, eq=False, repr=False)
+    __slots__ = ("_cancelled", "_event", "_key", "_lock", "attempt", "run_id", "step_id")
+
+    def __init__(self, run_id: str, step_id: str, attempt: int, key: tuple[int, str, str]) -> None:
+        self.run_id = run_id
+        self.step_id = step_id
+        self.attempt = attempt
+        self._key = key
+        self._cancelled = False
+        self._event: threading.Event | None = None  # made when somebody waits
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"StepContext(run_id={self.run_id!r}, step_id={self.step_id!r}, attempt={self.attempt})"
+
+    @property
+    def idempotency_key(self) -> str:
+        """32 hex digits, the same for every attempt and session of this step.
+
+        Hand it to the service that the step calls, so that a repeated call counts once.
+        """
+        return idempotency_key(self.run_id, *self._key)
 
     @property
     def cancelled(self) -> bool:
         """Whether nobody wants the result any more: run or branch is cancelled, it timed out, or the lease is lost."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def wait_cancelled(self, seconds: float) -> bool:
         """Wait in place of sleeping: True as soon as `cancelled`."""
-        return self._cancelled.wait(seconds)
+        with self._lock:
+            event = self._event = self._event or threading.Event()
+            if self._cancelled:
+                event.set()
+        return event.wait(seconds)
 
     def cancel(self) -> None:
         """Tell the step; for interpreters."""
-        self._cancelled.set()
+        with self._lock:
+            self._cancelled = True
+            event = self._event
+        if event is not None:
+            event.set()
 
 
 _current: contextvars.ContextVar[StepContext | None] = contextvars.ContextVar("stepwell_current_step", default=None)
@@ -77,8 +115,7 @@ def current_step() -> StepContext:
 
 def idempotency_key(run_id: str, epoch: int, at: str, name: str) -> str:
     """32 hex digits that stand for one step of one run."""
-    text = f"{run_id}\0{epoch}\0{at}\0{name}".encode()
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    return digest(f"{run_id}\0{epoch}\0{at}\0{name}".encode())
 
 
 Perform: TypeAlias = Callable[[Step[Any], StepContext], Any]
@@ -92,11 +129,14 @@ def call_step(step: Step[Any], _context: StepContext) -> Any:
 
 def own_copy(step: Step[Any]) -> Step[Any]:
     """The step with copies of its arguments, so that the function can't change the workflow's own objects."""
+    if not step.kwargs and _ATOMS.issuperset(map(type, step.args)):
+        return step
     args, kwargs = tuple(map(_copied, step.args)), {name: _copied(value) for name, value in step.kwargs.items()}
     return step.replaced(args, kwargs, step.given)
 
 
 _IMMUTABLE = (str, int, float, bool, bytes, type(None))
+_ATOMS = frozenset(_IMMUTABLE)
 
 
 def _copied(value: Any) -> Any:
@@ -112,13 +152,66 @@ class NoThreadError(RuntimeError):
     """There is no thread or executor for a step now; there may be one later."""
 
 
-@define(eq=False)
-class Flight:
+class NeverRanError(Exception):
+    """A call was cancelled before it began."""
+
+
+class Landed:
+    """The end of a call that was made in this thread, as a future has it."""
+
+    __slots__ = ("_error", "_value")
+
+    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+        self._value = value
+        self._error = error
+
+    def done(self) -> bool:
+        """Yes."""
+        return True
+
+    def cancel(self) -> bool:
+        """Too late."""
+        return False
+
+    def cancelled(self) -> bool:
+        """Never, but for a call that did not come about."""
+        return isinstance(self._error, NeverRanError)
+
+    def exception(self) -> BaseException | None:
+        """How the call failed."""
+        return self._error
+
+    def result(self) -> Any:
+        """What the call gave; raises what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call it at once."""
+        fn(self)
+
+
+def end_of(future: Future[Any] | Landed) -> BaseException | None:
+    """How a call failed, None when it did not."""
+    if isinstance(future, Landed):
+        return future.exception()
+    from concurrent.futures import CancelledError
+
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error
+
+
+class Flight(msgspec.Struct, eq=False):
     """One attempt that is under way.
 
     Attributes:
+        into: type of its result.
         future: its end.
-        started: when it was begun.
+        started: when it was begun, as the wire writes it.
+        since: the same, for the listener; None when there is none.
         deadline: when it times out, or None.
         dropped: nobody waits for it any more; its end is only reported.
     """
@@ -126,9 +219,11 @@ class Flight:
     at: str
     step_id: str
     command: Step[Any]
+    into: Any
     context: StepContext
-    started: datetime
-    future: Future[Any]
+    started: str
+    since: datetime | None
+    future: Any  # a Future, or Landed
     deadline: datetime | None = None
     dropped: bool = False
 
@@ -159,15 +254,18 @@ class Performer:
         self._environment = environment
         self._perform = perform
         self._given_loop = loop
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Loop | None = None
         self._executor: Executor | None = None
         self._lock = threading.Lock()
 
-    def run_here(self, step: Step[Any], context: StepContext) -> Future[Any]:
-        """Perform a sync step in this thread; the future is done. KeyboardInterrupt and SystemExit pass through."""
-        future: Future[Any] = Future()
-        _settle(future, lambda: contextvars.copy_context().run(self._call, step, context))
-        return future
+    def run_here(self, step: Step[Any], context: StepContext) -> Landed:
+        """Perform a sync step in this thread. KeyboardInterrupt and SystemExit pass through."""
+        try:
+            return Landed(contextvars.copy_context().run(self._call, step, context))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            return Landed(None, error)
 
     def launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
         """Perform a step elsewhere: on the loop, in a daemon thread, or on the executor.
@@ -177,19 +275,21 @@ class Performer:
         """
         try:
             return self._launch(step, context, daemon=daemon)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, ImportError) as error:
             raise NoThreadError(str(error)) from error
 
     def _launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
         within = contextvars.copy_context()
         if self.is_async(step):
-            return asyncio.run_coroutine_threadsafe(self._await(step, context, within), self._get_loop())
+            return self._get_loop().submit(self._awaited(step, context), within)
         if daemon and self._environment.threads:
+            from concurrent.futures import Future
+
             future: Future[Any] = Future()
             future.set_running_or_notify_cancel()
             thread = threading.Thread(
                 target=_settle,
-                args=(future, lambda: within.run(self._call, step, context), True),
+                args=(future, lambda: within.run(self._call, step, context)),
                 name=f"stepwell-{context.step_id}",
                 daemon=True,
             )
@@ -199,7 +299,7 @@ class Performer:
 
     def is_async(self, step: Step[Any]) -> bool:
         """Whether the step runs on the event loop: its function is `async def`, and is what is called."""
-        return self._perform is call_step and _is_async(step.fn)
+        return self._perform is call_step and callee_of(step.fn).is_async
 
     def close(self) -> None:
         """End the threads; steps that run are not waited for."""
@@ -209,7 +309,7 @@ class Performer:
         if executor is not None and executor is not self._environment.executor:
             executor.shutdown(wait=False, cancel_futures=True)
         if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            loop.stop()
 
     def forget(self) -> None:
         """In a forked child: the parent's threads are not there."""
@@ -219,19 +319,16 @@ class Performer:
     def _call(self, step: Step[Any], context: StepContext) -> Any:
         _current.set(context)
         value = self._perform(step, context)
-        if not inspect.iscoroutine(value):
+        if type(value) in _ATOMS or not inspect.iscoroutine(value):
             return value
         try:
-            return asyncio.run_coroutine_threadsafe(_carried(value), self._get_loop()).result()
-        except LeavesLoop as carried:
-            raise carried.error from None
-
-    async def _await(self, step: Step[Any], context: StepContext, within: contextvars.Context) -> Any:
-        return await asyncio.get_running_loop().create_task(self._awaited(step, context), context=within)
+            return self._get_loop().submit(carried(value)).result()
+        except LeavesLoop as left:
+            raise left.error from None
 
     async def _awaited(self, step: Step[Any], context: StepContext) -> Any:
         _current.set(context)
-        return await _carried(self._perform(step, context))
+        return await carried(self._perform(step, context))
 
     def _get_executor(self) -> Executor:
         with self._lock:
@@ -239,51 +336,27 @@ class Performer:
                 self._executor = self._environment.executor or self._environment.make_executor()
             return self._executor
 
-    def _get_loop(self) -> asyncio.AbstractEventLoop:
-        if self._given_loop is not None:
-            return self._given_loop
+    def _get_loop(self) -> Loop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_serve, args=(self._loop,), name="stepwell-loop", daemon=True).start()
+                from .loops import Loop  # with the first `async def` step: asyncio takes long to import
+
+                self._loop = Loop(self._given_loop)
             return self._loop
 
 
-async def _carried(value: Any) -> Any:
+async def carried(value: Any) -> Any:
+    """Await what is awaitable; what ends the process is carried out of the loop."""
     try:
         return await value if inspect.isawaitable(value) else value
     except (KeyboardInterrupt, SystemExit) as error:
         raise LeavesLoop(error) from error
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-        if left := asyncio.all_tasks(loop):
-            for task in left:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        loop.close()
-
-
-def _is_async(fn: Any) -> bool:
-    inner = inspect.unwrap(fn)
-    while hasattr(inner, "func"):  # functools.partial
-        inner = inner.func
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - the method itself is wanted
-
-
-def _settle(future: Future[Any], call: Callable[[], Any], catch_all: bool = False) -> None:
-    """Run the call and put its end into the future; what ends the process passes through, unless `catch_all`."""
+def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Run the call and put its end into the future."""
     try:
         value = call()
-    except (KeyboardInterrupt, SystemExit) as error:
-        if not catch_all:
-            raise
-        future.set_exception(error)
     except BaseException as error:
         future.set_exception(error)
     else:

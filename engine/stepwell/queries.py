@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from . import events as e
 from .driving import known_workflow
@@ -46,13 +46,13 @@ class Queries:
         record = record_of(head)
         start = next(read_history(self.parts.store, run_id, incarnation=head.incarnation))
         if isinstance(start, e.Start):
-            record = evolve(record, input=codec.decode(start.input))
+            record = replace(record, input=codec.decode(start.input))
         if head.closed:
             last = newest_event(self.parts.store, head)
             if isinstance(last, e.Complete):
-                record = evolve(record, result=codec.decode(last.result))
+                record = replace(record, result=codec.decode(last.result))
             elif isinstance(last, e.Error):
-                record = evolve(record, failure=last.error)
+                record = replace(record, failure=last.error)
         return record
 
     def runs(self, where: HeadFilter, limit: int, after: str | None) -> list[RunRecord]:

@@ -36,14 +36,14 @@ def settle(attempt: Callable[[], AppendOutcome], clock: Clock) -> Committed | Al
         StoreUnavailableError: it was not applied, time and again.
         StoreError: its outcome stayed unknown; the next session finds out by reading.
     """
-    failed: NotApplied | Unknown = NotApplied()
-    for n in range(TRIES):
-        outcome = attempt()
-        if not isinstance(outcome, (NotApplied, Unknown)):
-            return outcome
-        failed = outcome
-        if n < TRIES - 1:
-            clock.wait(threading.Event(), min(1.0, 0.01 * 2**n))
+    failed = attempt()
+    for n in range(TRIES - 1):
+        if not isinstance(failed, (NotApplied, Unknown)):
+            return failed
+        clock.wait(threading.Event(), min(1.0, 0.01 * 2**n))
+        failed = attempt()
+    if not isinstance(failed, (NotApplied, Unknown)):
+        return failed
     if isinstance(failed, Unknown):
         raise StoreError(
             f"the store can't say whether an append was written, after {TRIES} tries: {failed.cause}"
@@ -102,6 +102,9 @@ class Recorder:
             ),
             self.clock,
         )
+        if type(outcome) is Committed:
+            self.seq += len(records)
+            return True
         if isinstance(outcome, Fenced):
             raise LeaseLostError(
                 f"run {lease.run_id!r} was taken over by session {outcome.fence}; this is session {lease.fence}"

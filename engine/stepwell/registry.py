@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Iterable
 from contextlib import suppress
 from types import CodeType
 from typing import Any
 
+from .digests import blake2b, digest
 from .errors import InvalidInputError, NotFoundError, VersionMismatchError
 from .workflows import Workflow, check_workflow
 
@@ -79,7 +79,7 @@ class Registry:
         names = sorted(
             f"{w.name}\0{w.version}" for versions in list(self._by_name.values()) for w in list(versions.values())
         )
-        return hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest()
+        return digest("\n".join(names).encode())
 
     def fingerprints(self) -> frozenset[str]:
         """Of every workflow's code, and of the set."""
@@ -94,21 +94,21 @@ def fingerprint(workflow: Workflow[..., Any]) -> str:
     """
     known: str | None = workflow.__dict__.get("_fingerprint")
     if known is None:
-        digest = hashlib.blake2b(f"{workflow.name}\0{workflow.version}".encode(), digest_size=16)
-        _add_code(digest, workflow.fn.__code__)
+        hashed = blake2b(f"{workflow.name}\0{workflow.version}".encode(), digest_size=16)
+        _add_code(hashed, workflow.fn.__code__)
         module = inspect.getmodule(workflow.fn)
         with suppress(OSError, TypeError):  # typed at a prompt: the byte code alone has to do
-            digest.update(inspect.getsource(module).encode("utf-8", "surrogatepass") if module else b"")
-        known = digest.hexdigest()
+            hashed.update(inspect.getsource(module).encode("utf-8", "surrogatepass") if module else b"")
+        known = hashed.hexdigest()
         object.__setattr__(workflow, "_fingerprint", known)
     return known
 
 
-def _add_code(digest: Any, code: CodeType) -> None:
-    digest.update(code.co_code)
-    digest.update(repr(code.co_names).encode())
+def _add_code(hashed: Any, code: CodeType) -> None:
+    hashed.update(code.co_code)
+    hashed.update(repr(code.co_names).encode())
     for const in code.co_consts:
         if isinstance(const, CodeType):
-            _add_code(digest, const)
+            _add_code(hashed, const)
         else:
-            digest.update(repr(const).encode("utf-8", "surrogatepass"))
+            hashed.update(repr(const).encode("utf-8", "surrogatepass"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, get_args, get_origin
 
 from . import commands as c
@@ -10,7 +10,10 @@ from .codec import Codec, return_annotation
 from .errors import CodecError, InvalidInputError
 from .workflows import Workflow
 
-__all__ = ["default_and_show", "flow_result", "result_type"]
+__all__ = ["Results", "default_and_show", "flow_result", "result_type"]
+
+MAX_READERS = 100
+"""Step functions of which one run remembers how results are decoded; a workflow may make ever new ones."""
 
 
 def result_type(command: c.Command[Any]) -> Any:
@@ -24,6 +27,32 @@ def result_type(command: c.Command[Any]) -> Any:
     if command.given.into is not c.UNSET:
         return command.given.into
     return return_annotation(command.fn)
+
+
+class Results:
+    """Decodes what steps gave; what is known of a function is looked up once."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._readers: dict[Any, Callable[[Any], Any]] = {}
+
+    def reader(self, step: c.Step[Any]) -> Callable[[Any], Any]:
+        """What decodes the result of a step.
+
+        Raises:
+            CodecError: its type can't be decoded, or its annotation not be resolved.
+        """
+        if step.given.into is not c.UNSET:
+            return self._codec.reader(step.given.into)
+        try:
+            return self._readers[step.fn]
+        except KeyError:
+            reader = self._codec.reader(result_type(step))
+            if len(self._readers) < MAX_READERS:
+                self._readers[step.fn] = reader
+            return reader
+        except TypeError:  # an object that can be called and not be hashed
+            return self._codec.reader(result_type(step))
 
 
 def flow_result(workflow: Workflow[..., Any]) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from attrs import field, frozen
 
+from .digests import blake2b
 from .errors import Failure, InvalidInputError, StepwellError
 
 __all__ = ["NO_RETRY", "RetryPolicy", "as_seconds"]
@@ -97,7 +97,7 @@ class RetryPolicy:
             base = min(self.cap, self.initial * self.factor**exponent)
         except OverflowError:
             base = self.cap
-        drawn = hashlib.blake2b(f"{seed}/{attempt}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        drawn = blake2b(f"{seed}/{attempt}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return base * (1 - self.jitter * (int.from_bytes(drawn, "big") / 2**64))
 
     def wants(self, error: BaseException, attempt: int) -> bool:

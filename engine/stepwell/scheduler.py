@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from . import commands as c
 from .errors import CancelIgnoredError, Cancelled, InvalidYieldError, StepwellWarning, Thrown
-from .fibers import CancelState, Fiber, Group, Pending, Verdict, is_effect, is_wait, line_of
+from .fibers import CancelState, Fiber, Group, Pending, Verdict, line_of
 
 __all__ = ["MAX_IGNORED_CANCELS", "MAX_IGNORED_CLOSES", "MAX_TURN", "Host", "Scheduler"]
 
@@ -71,39 +71,43 @@ class Scheduler:
         self.void: set[str] = set()
         self.root = Fiber(gen)
         self._fibers: dict[int, Fiber] = {id(gen): self.root}
-        self._queue: deque[tuple[Fiber, Verdict]] = deque([(self.root, Verdict())])
+        self._queue: deque[tuple[Fiber, Any, BaseException | None]] = deque([(self.root, None, None)])
         self._issued = 0
 
     @property
     def thrown(self) -> bool:
         return self.root.cancel is CancelState.THROWN
 
-    def run(self) -> None:
-        """Run every fiber that can go on, until each is blocked or the scheduler is halted."""
+    def run(self) -> Verdict | None:
+        """Run every fiber that can go on, until each is blocked or the scheduler is halted; how the root ended."""
         self._issued = 0
-        while self._queue and not self.halted:
-            fiber, answer = self._queue.popleft()
+        queue = self._queue
+        while queue and not self.halted:
+            fiber, value, error = queue.popleft()
             if not fiber.ended:
-                self._advance(fiber, answer)
+                self._advance(fiber, value, error)
+        return self.verdict
 
     def answer(self, fiber: Fiber, verdict: Verdict, *, first: bool = False) -> None:
         """Queue a fiber with what its `yield` gives."""
         fiber.waiting = None
         if first:
-            self._queue.appendleft((fiber, verdict))
+            self._queue.appendleft((fiber, verdict.value, verdict.error))
         else:
-            self._queue.append((fiber, verdict))
+            self._queue.append((fiber, verdict.value, verdict.error))
 
-    def settle(self, pending: Pending, verdict: Verdict) -> None:
-        """Answer a pending command."""
+    def settle(self, pending: Pending, value: Any = None, error: BaseException | None = None) -> None:
+        """Answer a pending command, with a value or an error."""
         del self.pending[pending.at]
-        pending.fiber.ignored = 0
-        self.answer(pending.fiber, verdict)
+        fiber = pending.fiber
+        fiber.ignored = 0
+        fiber.waiting = None
+        self._queue.append((fiber, value, error))
 
     def settle_cancelled(self, pending: Pending) -> None:
         """Answer a step that was cancelled: Cancelled is thrown at its own `yield`."""
         pending.fiber.cancel = CancelState.THROWN
-        self.settle(pending, Verdict(error=Cancelled()))
+        self.settle(pending, error=Cancelled())
 
     def end(self, verdict: Verdict) -> None:
         """End the run from outside the generators."""
@@ -154,48 +158,43 @@ class Scheduler:
 
     # ---- running
 
-    def _advance(self, fiber: Fiber, answer: Verdict) -> None:
+    def _advance(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:
         """Run one fiber until it blocks or ends."""
         fiber.started = True
-        gen, given, ended = fiber.gen, answer, answer
+        gen = fiber.gen
         while True:
+            self._issued += 1
+            if self._issued > MAX_TURN:
+                raise self.invalid(fiber, f"one turn issued more than {MAX_TURN:,} commands: it loops and never waits")
             try:
-                command = gen.send(given.value) if given.error is None else gen.throw(given.error)
+                command = gen.send(value) if error is None else gen.throw(error)
             except StopIteration as stop:
-                ended = Verdict(stop.value)
-                break
+                return self._end(fiber, Verdict(stop.value))
             except (KeyboardInterrupt, SystemExit):
                 raise  # of the process, never the workflow's outcome
-            except BaseException as error:
-                ended = Verdict(error=error)
-                break
+            except BaseException as raised:
+                return self._end(fiber, Verdict(error=raised))
             at_once = self._issue(fiber, command)
             if at_once is None:
-                return
-            given = at_once
-        self._end(fiber, ended)
+                return None
+            value, error = at_once.value, at_once.error
 
     def _issue(self, fiber: Fiber, command: Any) -> Verdict | None:
         """Take in what a fiber yielded: its answer, where there is one at once, or None when the fiber blocks."""
-        self._issued += 1
         if not isinstance(command, c.Command):
             raise self.invalid(fiber, f"it yielded {_shown(command)}")
-        if self._issued > MAX_TURN:
-            raise self.invalid(fiber, f"one turn issued more than {MAX_TURN:,} commands: it loops and never waits")
-        if isinstance(command, c.Step) and command.name == "<lambda>":
-            raise self.invalid(fiber, "a lambda has no name to be recorded by; write Step(...).options(name=...)")
         self.made.pop(id(command), None)
         if not command.numbered:
             return self.host.unnumbered(fiber, command)
-        group = isinstance(command, (c.All, c.Race))
-        stops = fiber.cancel is not CancelState.NONE and (group or is_effect(command) or is_wait(command))
-        if stops and (fiber.cancel is CancelState.DUE or is_wait(command)):
-            return self._throw_cancelled(fiber)
+        if fiber.cancel is not CancelState.NONE:
+            stops = command.is_group or command.is_effect
+            if command.is_wait or (stops and fiber.cancel is CancelState.DUE):
+                return self._throw_cancelled(fiber)
         at = f"{fiber.path}{fiber.count}"
         fiber.count += 1
         if self.trace is not None:
             self.trace.append((at, command))
-        if isinstance(command, (c.All, c.Race)):
+        if command.is_group:
             return self._open(fiber, command, at)
         pending = Pending(at, command, fiber)
         at_once = self.host.admit(pending)
@@ -231,7 +230,7 @@ class Scheduler:
 
     # ---- groups
 
-    def _open(self, fiber: Fiber, command: c.All[Any] | c.Race[Any], at: str) -> Verdict | None:
+    def _open(self, fiber: Fiber, command: Any, at: str) -> Verdict | None:
         if not command.branches:
             return Verdict(())
         group = Group(at, command, fiber)
@@ -303,10 +302,10 @@ class Scheduler:
             self._stop(waiting, lost=lost)
             if waiting.over:
                 self._deliver(waiting)
-        elif isinstance(waiting, Pending) and is_wait(waiting.command):
+        elif isinstance(waiting, Pending) and waiting.command.is_wait:
             fiber.cancel = CancelState.THROWN
-            self.settle(waiting, Verdict(error=Cancelled()))
-        elif isinstance(waiting, Pending) and is_effect(waiting.command):
+            self.settle(waiting, error=Cancelled())
+        elif isinstance(waiting, Pending) and waiting.command.is_effect:
             waiting.cancelling, waiting.lost = True, lost
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
+from zlib import crc32
 
-from attrs import frozen
+import msgspec
 
 from .errors import CorruptHistoryError, NewerFormatError
 
-__all__ = ["FORMAT_VERSION", "Draft", "Envelope", "Then", "envelope", "open_body", "seal"]
+__all__ = ["FORMAT_VERSION", "Draft", "Envelope", "Then", "envelope", "first_broken", "is_whole", "open_body", "seal"]
 
 FORMAT_VERSION = 1
 """Version of the history format, the `v` of every record."""
@@ -19,8 +19,7 @@ Then: TypeAlias = Literal["open", "closed"]
 """What an append leaves behind: an open run, or a closed one."""
 
 
-@frozen
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """A record before its position is known.
 
     Attributes:
@@ -56,25 +55,28 @@ def seal(
     last = len(records) - 1
     lines = []
     for i, record in enumerate(records):
-        parts = [f'{{"v":{FORMAT_VERSION},"type":"{record.type}","session":{session},"offset":{offset + i},'.encode()]
+        marks = b""
         if i < last:
-            parts.append(b'"more":true,')
+            marks = b'"more":true,'
         elif then != "open":
-            parts.append(f'"then":"{then}",'.encode())
+            marks = b'"then":"closed",'
         if i == 0 and attempt_id is not None:
-            parts.append(f'"attemptId":"{attempt_id}",'.encode())
-        parts.append(record.body)
-        line = b"".join(parts).removesuffix(b",")  # of a body without members
-        lines.append(b'%b,"crc":"%08x"}' % (line, zlib.crc32(line)))
+            marks += b'"attemptId":"%b",' % attempt_id.encode()
+        at = (_PREFIX, record.type.encode(), session, offset + i, marks, record.body)
+        line = b'%b%b","session":%d,"offset":%d,%b%b' % at
+        if not record.body:
+            line = line[:-1]  # the comma behind the envelope
+        lines.append(b'%b,"crc":"%08x"}' % (line, crc32(line)))
     return lines
 
 
 _PREFIX = f'{{"v":{FORMAT_VERSION},"type":"'.encode()
+_PREFIX_SIZE = len(_PREFIX)
+_ENVELOPE = 100  # bytes, more than an envelope takes up to its offset
 _CRC_TAIL = len(b',"crc":"00000000"}')
 
 
-@frozen
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """What a store may know of a record without decoding it."""
 
     type: str
@@ -93,15 +95,30 @@ def open_body(line: bytes, place: str = "") -> bytes:
         NewerFormatError: `v` is higher than this library knows.
         CorruptHistoryError: not a sealed record, or the CRC is wrong; `place` is named in the text.
     """
-    if not line.startswith(_PREFIX):
+    if not is_whole(line):
         _refuse(line, place)
-    body = line[:-_CRC_TAIL]
-    if line[-_CRC_TAIL:] != b',"crc":"%08x"}' % zlib.crc32(body):
-        raise CorruptHistoryError(f"{place or 'record'}: the checksum is wrong; the record was damaged", place=place)
-    return body
+    return line[:-_CRC_TAIL]
 
 
-def _refuse(line: bytes, place: str) -> None:
+def is_whole(line: bytes) -> bool:
+    """Whether bytes are a sealed record of this version, as it was written."""
+    return line[-_CRC_TAIL:] == b',"crc":"%08x"}' % crc32(line[:-_CRC_TAIL]) and line.startswith(_PREFIX)
+
+
+def first_broken(lines: Sequence[bytes], offset: int) -> int | None:
+    """The index of the first line that is not the record with the offset that belongs there, counted from `offset`."""
+    # One loop without calls of our own: this is done for every record that is ever read.
+    for i, line in enumerate(lines):
+        if (
+            line[-_CRC_TAIL:] != b',"crc":"%08x"}' % crc32(line[:-_CRC_TAIL])
+            or line[:_PREFIX_SIZE] != _PREFIX
+            or line.find(b',"offset":%d,' % (offset + i), _PREFIX_SIZE, _ENVELOPE) < 0
+        ):
+            return i
+    return None
+
+
+def _refuse(line: bytes, place: str) -> NoReturn:
     head = line[5:24].split(b",")[0]
     if line.startswith(b'{"v":') and head.isdigit() and int(head) > FORMAT_VERSION:
         raise NewerFormatError(
@@ -109,7 +126,9 @@ def _refuse(line: bytes, place: str) -> None:
             f"{FORMAT_VERSION}; upgrade stepwell",
             place=place,
         )
-    raise CorruptHistoryError(f"{place or 'record'}: not a history record, starts with {line[:40]!r}", place=place)
+    if not line.startswith(_PREFIX):
+        raise CorruptHistoryError(f"{place or 'record'}: not a history record, starts with {line[:40]!r}", place=place)
+    raise CorruptHistoryError(f"{place or 'record'}: the checksum is wrong; the record was damaged", place=place)
 
 
 def envelope(line: bytes, place: str = "") -> Envelope:

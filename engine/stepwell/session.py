@@ -22,15 +22,17 @@ from . import events as e
 from . import lifecycle as lc
 from .errors import CodecError, CorruptHistoryError, DivergenceError, InvalidInputError, LeaseLostError, StepwellError
 from .failures import failure_of
+from .fibers import Pending
 from .flights import Flights
 from .frontier import answer_to, suspend_event
-from .loading import Loaded, Parts, blocked_by, events_of, load, make_head
+from .loading import Loaded, Parts, blocked_by, load, make_head
 from .logs import logger
 from .outcomes import Outcome, Running, RunPaused, RunSuspended
 from .performers import NoThreadError
 from .reading import outcome_of
 from .recorder import Recorder
 from .store import Lease, Status
+from .wire import read_tail
 
 __all__ = ["CODE_ERRORS", "PASSING", "STATUS", "Session"]
 
@@ -145,8 +147,8 @@ class Session:
         if machine.status != "open" and not machine.paused:
             self._close_run()
             return None
-        if not machine.paused and not self.leaving and self.flights.ready(machine):
-            self._launch()
+        if not machine.paused and not self.leaving and (ready := self.flights.ready(machine)):
+            self._launch(ready)
             return None
         wait = self._seconds_to_wait()
         if wait is not None:
@@ -162,10 +164,13 @@ class Session:
             return True
         if machine.paused or machine.status != "open":
             return False
-        now = self.parts.now()
+        now = None
         for pending in list(machine.pending.values()):
+            if pending.command.is_effect and not (pending.cancelling or pending.begun):
+                continue  # it is to be performed
             if machine.pending.get(pending.at) is not pending:
                 continue
+            now = now or self.parts.now()
             if pending.cancelling and self._batch and self.flights.flies(pending.at):
                 self._append([])  # what decides over a step that runs has to be on disk first
                 return True
@@ -194,11 +199,12 @@ class Session:
     def _record_outcomes(self) -> None:
         """Write what effects came to, and only then feed it."""
         machine = self.machine
-        for at in [at for at in self._outcomes if at not in machine.pending]:
-            self.flights.report_void(self._outcomes.pop(at))
-        for at, event in self._outcomes.items():
-            if isinstance(event, e.Attempt) and machine.pending[at].cancelling:  # since the attempt failed
-                self._outcomes[at] = self.flights.given_up(machine.pending[at], event)
+        for at, event in list(self._outcomes.items()):
+            pending = machine.pending.get(at)
+            if pending is None:
+                self.flights.report_void(self._outcomes.pop(at))
+            elif pending.cancelling and isinstance(event, e.Attempt):  # since the attempt failed
+                self._outcomes[at] = self.flights.given_up(pending, event)
         events = list(self._outcomes.values())
         if not events or not self._append(events):
             return
@@ -206,10 +212,9 @@ class Session:
         for event in events:
             machine.feed(event)
 
-    def _launch(self) -> None:
+    def _launch(self, ready: list[Pending]) -> None:
         """Start the steps that are ready; all that they follow from is on disk before."""
         machine = self.machine
-        ready = self.flights.ready(machine)
         begins = self.flights.begins(ready)
         if self._batch or begins:
             if not self._append(begins):
@@ -226,8 +231,9 @@ class Session:
         if self.recorder.append(written, **how):
             self._batch.clear()
             self._write_first = False
-            for event in written:
-                self._tell_of(event)
+            if self.parts.listens:
+                for event in written:
+                    self._tell_of(event)
             return True
         self._catch_up()
         return False
@@ -246,7 +252,7 @@ class Session:
         tail = self.parts.store.read(self.run.run_id, self.recorder.seq, incarnation=self.run.incarnation)
         if tail is None:
             raise LeaseLostError(f"run {self.run.run_id!r} was deleted", run_id=self.run.run_id)
-        for event in events_of(tail, self.run.run_id):
+        for event in read_tail(tail, self.run.run_id):
             self.machine.feed(event)
             self.run.last = event
             self.recorder.seq += 1
@@ -350,8 +356,6 @@ class Session:
 
     def _tell_of(self, event: e.EventBase) -> None:
         parts, run_id = self.parts, self.run.run_id
-        if not parts.listens:
-            return
         if isinstance(event, e.Wake):
             parts.tell(lc.TimerFired(run_id, event.at))
         elif isinstance(event, e.Emit):

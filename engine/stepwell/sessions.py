@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attrs import define
+import msgspec
 
 from .logs import logger
 from .performers import NoThreadError
@@ -16,8 +16,7 @@ from .store import Lease, Store
 __all__ = ["Holding", "Sessions"]
 
 
-@define(eq=False)
-class Holding:
+class Holding(msgspec.Struct, eq=False):
     """A lease that is kept alive, from its grant on: a long history takes a while to load.
 
     Attributes:

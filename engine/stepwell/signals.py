@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from attrs import field, frozen
@@ -11,6 +10,7 @@ from msgspec import Raw
 from . import commands as c
 from . import events as e
 from .codec import Codec
+from .environment import new_token
 from .errors import CodecError, EventMismatchError, InvalidInputError
 from .fibers import Pending
 from .loading import Parts
@@ -21,7 +21,7 @@ __all__ = ["Message", "payload"]
 
 def _checked_id(signal_id: str | None) -> str:
     if signal_id is None:
-        return uuid.uuid4().hex
+        return new_token()
     if not isinstance(signal_id, str) or not 1 <= len(signal_id) <= 200 or not signal_id.isprintable():
         raise InvalidInputError(f"a signal's id must be printable text of 1 to 200 characters, got {signal_id!r}")
     return signal_id

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, overload
 
+import msgspec
 from attrs import field, frozen
 
 from .command import UNSET, Command, made_in_turn
@@ -17,15 +20,14 @@ from .retry import RetryPolicy, as_seconds
 if TYPE_CHECKING:
     from typing_extensions import TypeForm  # type checkers know it, installed or not
 
-__all__ = ["Step", "StepOptions", "step"]
+__all__ = ["Callee", "Step", "StepOptions", "callee_of", "step"]
 
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 P = ParamSpec("P")
 
 
-@frozen
-class StepOptions:
+class StepOptions(msgspec.Struct, frozen=True):
     """How a step is performed. None and UNSET mean: what `@step` says, else the workflow's or engine's default.
 
     Attributes:
@@ -50,8 +52,8 @@ def _options(
     at_most_once: bool | None,
     into: Any,
 ) -> StepOptions:
-    if name is not None:
-        _check_step_name(name)
+    if name is not None and (wrong := _wrong_step_name(name)):
+        raise InvalidInputError(wrong)
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise InvalidInputError(f"a step's retry must be a RetryPolicy, got {retry!r}")
     seconds = None
@@ -64,11 +66,13 @@ def _options(
     return StepOptions(name, retry, seconds, at_most_once, into)
 
 
-def _check_step_name(name: object, remedy: str = "") -> None:
+def _wrong_step_name(name: object, remedy: str = "") -> str:
+    """Why a history can't hold this name, or ""."""
     if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
-        raise InvalidInputError(f"a step's name must be printable text of 1 to 200 characters, got {name!r}{remedy}")
+        return f"a step's name must be printable text of 1 to 200 characters, got {name!r}{remedy}"
     if "#" in name:
-        raise InvalidInputError(f"a step's name can't hold '#', which numbers repeats; got {name!r}{remedy}")
+        return f"a step's name can't hold '#', which numbers repeats; got {name!r}{remedy}"
+    return ""
 
 
 _STEP_DEFAULTS = "__stepwell_step__"
@@ -107,9 +111,57 @@ def step(
             setattr(fn, _STEP_DEFAULTS, options)
         except AttributeError as e:
             raise InvalidInputError(f"@step can't mark {fn!r}; wrap it in a function") from e
+        _callees.pop(id(fn), None)
         return fn
 
     return mark
+
+
+class Callee(msgspec.Struct, eq=False):
+    """What is known of a function that steps call.
+
+    Attributes:
+        name: its own name.
+        defaults: what `@step` says.
+        trouble: why a Step can't be made of it, or "".
+        is_async: whether what is called in the end is `async def`.
+        result: the type of its result, once somebody has resolved it.
+    """
+
+    name: str
+    defaults: StepOptions
+    trouble: str
+    is_async: bool
+    result: Any = None
+
+
+_callees: dict[int, tuple[Any, Callee]] = {}  # by id, with a weak reference to the function
+
+
+def callee_of(fn: Callable[..., Any]) -> Callee:
+    """What is known of a function; for plain ones and their methods it is found out once."""
+    own: Any = getattr(fn, "__func__", fn) if type(fn) is MethodType else fn
+    known = _callees.get(id(own))
+    if known is not None and known[0]() is own:
+        return known[1]
+    callee = _look_at(fn)
+    if type(own) is FunctionType:
+        key = id(own)
+        _callees[key] = weakref.ref(own, lambda _: _callees.pop(key, None)), callee
+    return callee
+
+
+def _look_at(fn: Callable[..., Any]) -> Callee:
+    name, defaults, trouble = _name(fn), getattr(fn, _STEP_DEFAULTS, None) or StepOptions(), ""
+    inner = _behind(fn)
+    if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (inner, type(inner).__call__)):
+        trouble = (
+            f"Step can't call the generator function {_name(inner)!r}: its body would not run. "
+            "Use `yield from` to run a workflow in this one, or a plain function as the step"
+        )
+    elif defaults.name is None:
+        trouble = _wrong_step_name(name, "; say another with @step(name=...)")
+    return Callee(name, defaults, trouble, _is_async(fn))
 
 
 @frozen(init=False, slots=False)
@@ -125,10 +177,14 @@ class Step(Command[T_co]):
             generator in the workflow with `yield from`), or its own name can't be one in a history.
     """
 
+    is_effect: ClassVar[bool] = True
+
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: StepOptions = field(eq=False, repr=False)
+    name: str = field(eq=False, repr=False)
+    """Name in the history: `.options(name=)`, `@step(name=)`, else the function's own."""
 
     @overload
     def __init__(
@@ -141,24 +197,20 @@ class Step(Command[T_co]):
             raise InvalidInputError(
                 f"Step needs a function and its arguments, got {fn!r}; write Step(f, x), not Step(f(x))"
             )
-        inner = _behind(fn)
-        if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (inner, type(inner).__call__)):
-            raise InvalidInputError(
-                f"Step can't call the generator function {_name(inner)!r}: its body would not run. "
-                "Use `yield from` to run a workflow in this one, or a plain function as the step"
-            )
-        defaults = getattr(fn, _STEP_DEFAULTS, None) or StepOptions()
-        if defaults.name is None:
-            _check_step_name(_name(fn), "; say another with @step(name=...)")
-        self.__attrs_init__(fn, args, kwargs, defaults)  # pyright: ignore[reportAttributeAccessIssue]
+        known = _callees.get(id(fn))  # `callee_of`, without the call where it is known
+        callee = known[1] if known is not None and known[0]() is fn else callee_of(fn)
+        if callee.trouble:
+            raise InvalidInputError(callee.trouble)
+        given = callee.defaults
+        fields = self.__dict__  # what attrs would do for a frozen class, in half the time: every step has one of these
+        fields["fn"], fields["args"], fields["kwargs"], fields["given"] = fn, args, kwargs, given
+        fields["name"] = given.name or callee.name
+        made = made_in_turn.get()
+        if made is not None:
+            made[id(self)] = self
 
     def __hash__(self) -> int:
         return hash((Step, self.name))
-
-    @property
-    def name(self) -> str:
-        """Name in the history: `.options(name=)`, `@step(name=)`, else the function's own."""
-        return self.given.name or _name(self.fn)
 
     @property
     def label(self) -> str:
@@ -214,7 +266,7 @@ class Step(Command[T_co]):
     def replaced(self, args: tuple[Any, ...], kwargs: dict[str, Any], given: StepOptions) -> Step[Any]:
         """Give a step that calls the same function otherwise; for interpreters."""
         copy: Step[Any] = object.__new__(Step)
-        copy.__attrs_init__(self.fn, args, kwargs, given)  # pyright: ignore[reportAttributeAccessIssue]
+        copy.__attrs_init__(self.fn, args, kwargs, given, given.name or callee_of(self.fn).name)  # pyright: ignore[reportAttributeAccessIssue]
         return copy
 
 
@@ -239,3 +291,11 @@ def _name(fn: Callable[..., Any]) -> str:
         fn = fn.func
     name = getattr(fn, "__name__", None) or type(fn).__name__
     return str(name)
+
+
+def _is_async(fn: Any) -> bool:
+    inner = _behind(fn)
+    while isinstance(inner, partial):
+        inner = inner.func
+    inner = inner if not inspect.isfunction(inner) else inspect.unwrap(inner)
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - the method itself is wanted

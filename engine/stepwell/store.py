@@ -35,11 +35,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import msgspec
 from attrs import field, frozen
 
 from .errors import CorruptHistoryError, StoreError
 from .heads import Blocked, Head, HeadFilter, RunHead, Status, Waiting
-from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, open_body, seal
+from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, first_broken, open_body, seal
 
 __all__ = [
     "FORMAT_VERSION",
@@ -69,13 +70,13 @@ __all__ = [
     "Verified",
     "Waiting",
     "envelope",
+    "first_broken",
     "open_body",
     "seal",
 ]
 
 
-@frozen
-class LeaseRequest:
+class LeaseRequest(msgspec.Struct, frozen=True):
     """Asks for a lease together with a write.
 
     Attributes:
@@ -89,8 +90,7 @@ class LeaseRequest:
     token: str = ""
 
 
-@frozen
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """The right to drive a run until `until` (microseconds since 1970, the store's clock)."""
 
     run_id: str
@@ -109,6 +109,8 @@ class Tail:
         seq: the seq after the last of `records`.
         closed: whether the incarnation is closed.
         more: True when `limit` cut the answer short.
+        checked: whether the store has checked version, checksum and position of each record itself, and can name the
+            place of one that is wrong; otherwise it is done by whoever reads them.
     """
 
     incarnation: int
@@ -116,14 +118,14 @@ class Tail:
     records: list[bytes]
     closed: bool
     more: bool = False
+    checked: bool = field(default=False, eq=False)
 
     @property
     def seq(self) -> int:
         return self.from_seq + len(self.records)
 
 
-@frozen
-class Committed:
+class Committed(msgspec.Struct, frozen=True):
     """Written and durable. `seq` is that of the first record, `lease` the lease that was asked for, if it was free."""
 
     seq: int
@@ -132,8 +134,7 @@ class Committed:
     busy_until: int | None = None
 
 
-@frozen
-class AlreadyCommitted:
+class AlreadyCommitted(msgspec.Struct, frozen=True):
     """This very attempt was written before: success. Fields as `Committed`."""
 
     seq: int
@@ -142,8 +143,7 @@ class AlreadyCommitted:
     busy_until: int | None = None
 
 
-@frozen
-class Conflict:
+class Conflict(msgspec.Struct, frozen=True):
     """Not written: the tail is elsewhere. Read the new tail, feed it, try again.
 
     Attributes:
@@ -157,40 +157,45 @@ class Conflict:
     closed: bool = False
 
 
-@frozen
-class Fenced:
+class Fenced(msgspec.Struct, frozen=True):
     """Not written: a newer session owns the run. `fence` is its number."""
 
     fence: int
 
 
-@frozen
-class NotApplied:
+class _Failed(msgspec.Struct, frozen=True, eq=False):
+    """Equal whatever the cause, since exceptions never are."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class NotApplied(_Failed, frozen=True, eq=False):
     """Not written, for certain, and not for a reason of the run's: safe to try again. `cause` is the driver's error."""
 
-    cause: BaseException | None = field(default=None, eq=False)
+    cause: BaseException | None = None
 
 
-@frozen
-class Unknown:
+class Unknown(_Failed, frozen=True, eq=False):
     """Nobody can say whether it was written. Repeat the same attempt; never the step. `cause` is the driver's error."""
 
-    cause: BaseException | None = field(default=None, eq=False)
+    cause: BaseException | None = None
 
 
 AppendOutcome: TypeAlias = Committed | AlreadyCommitted | Conflict | Fenced | NotApplied | Unknown
 """How an append ended."""
 
 
-@frozen
-class Created:
+class Created(msgspec.Struct, frozen=True):
     """The run was created (or this very attempt had created it). `lease` is the one that was asked for."""
 
     lease: Lease | None = None
 
 
-@frozen
-class Exists:
+class Exists(msgspec.Struct, frozen=True):
     """The run id is taken."""
 
     head: RunHead
@@ -200,8 +205,7 @@ CreateOutcome: TypeAlias = Created | Exists | NotApplied | Unknown
 """How a create ended."""
 
 
-@frozen
-class Durability:
+class Durability(msgspec.Struct, frozen=True):
     """What the store's live settings survive. None means that it can't be told.
 
     Attributes:
@@ -214,11 +218,10 @@ class Durability:
     process_crash: bool | None
     power_loss: bool | None
     failover: bool | None
-    settings: Mapping[str, Any] = field(factory=dict)
+    settings: Mapping[str, Any] = {}
 
 
-@frozen
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """A part of a store that was read from its first byte to its last, unless `unread` says otherwise.
 
     Attributes:

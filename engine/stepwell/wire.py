@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from uuid import UUID
 
 import msgspec
 from msgspec import Raw
 
 from .errors import CorruptHistoryError, Failure
-from .events import Event, EventBase, Now, Uuid
-from .store import Draft, open_body
+from .events import KINDS, Event, EventBase, Now, Step, Uuid, parse_uuid
+from .store import Draft, Tail, open_body
 
-__all__ = ["read_event", "split_list", "to_draft"]
+__all__ = ["read_event", "read_tail", "split_list", "to_draft"]
 
 MAX_TYPES = 100
 """Type names that a recorded failure may have: each becomes a class when it is thrown."""
@@ -27,9 +26,8 @@ def to_draft(event: EventBase) -> Draft:
     """Encode an event that has no position yet. `session` and `offset` are left out: `seal` writes them."""
     if event.session or event.offset:
         event = msgspec.structs.replace(event, session=0, offset=0)
-    raw = _encoder.encode(event)
-    kind = event.kind
-    return Draft(kind, raw[_TAG + len(kind) + 2 : -1])
+    kind = KINDS[type(event)]
+    return Draft(kind, _encoder.encode(event)[_TAG + len(kind) + 2 : -1])
 
 
 def read_event(line: bytes, place: str = "") -> Event:
@@ -44,26 +42,62 @@ def read_event(line: bytes, place: str = "") -> Event:
         CorruptHistoryError: damaged, or no event of this format.
     """
     open_body(line, place)
+    return _decoded(line, place)
+
+
+def read_tail(tail: Tail, run_id: str) -> list[Event]:
+    """Decode the records that a store gave, each checked once.
+
+    Raises:
+        NewerFormatError, CorruptHistoryError: as `read_event`.
+    """
+    events: list[Event] = []
+    decode = _decoder.decode
+    for seq, line in enumerate(tail.records, tail.from_seq):
+        if not tail.checked:
+            open_body(line, f"run {run_id!r}, event {seq}")
+        try:
+            event = decode(line)
+        except _NO_EVENT:
+            event = _decoded(line, f"run {run_id!r}, event {seq}")  # the same again, to say where
+        if type(event) is not Step or event.error is not None or event.offset != seq:
+            _check(event, seq, f"run {run_id!r}, event {seq}")
+        events.append(event)
+    return events
+
+
+_NO_EVENT = (msgspec.DecodeError, RecursionError, OverflowError, ValueError)
+
+
+def _decoded(line: bytes, place: str) -> Event:
     try:
         event = _decoder.decode(line)
-        _check(event)
-    except (msgspec.DecodeError, RecursionError, OverflowError, ValueError) as e:
+    except _NO_EVENT as e:
         raise CorruptHistoryError(f"{place or 'record'}: not an event of this format: {e}", place=place) from e
+    _check(event, event.offset, place)
     return event
 
 
-def _check(event: Event) -> None:
-    """What the decoder can't: texts that are read later, when nobody knows the place any more."""
-    for text in (event.timestamp, getattr(event, "due", None), getattr(event, "started", None)):
-        if text:
-            _check_instant(text)
-    if isinstance(event, Now):
-        _check_instant(event.value)
-    elif isinstance(event, Uuid):
-        UUID(event.value)
+def _check(event: Event, seq: int, place: str) -> None:
+    """What the decoder can't see: the position, and texts that are read later, when nobody knows the place any more."""
+    if event.offset != seq:
+        raise CorruptHistoryError(f"{place}: holds another record, number {event.offset}", place=place, seq=seq)
+    try:
+        for text in (event.timestamp, getattr(event, "due", None), getattr(event, "started", None)):
+            if text:
+                _check_instant(text)
+        if isinstance(event, Now):
+            _check_instant(event.value)
+        elif isinstance(event, Uuid):
+            parse_uuid(event.value)
+    except ValueError as e:
+        raise CorruptHistoryError(f"{place or 'record'}: not an event of this format: {e}", place=place) from e
     failure: Failure | None = getattr(event, "error", None)
     if failure is not None and (len(failure.types) > MAX_TYPES or any("\0" in name for name in failure.types)):
-        raise ValueError("the types of its failure can't be names of classes")
+        raise CorruptHistoryError(
+            f"{place or 'record'}: not an event of this format: the types of its failure can't be names of classes",
+            place=place,
+        )
 
 
 def _check_instant(text: str) -> None:

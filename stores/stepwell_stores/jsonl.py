@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from stepwell.errors import CorruptHistoryError, NotFoundError, StoreError, StoreUnavailableError
 from stepwell.store import (
@@ -195,7 +195,7 @@ class JsonlStore:
             if refusal is not None:
                 return refusal
             frees = release or then == "closed"
-            new = evolve(run, head=head or run.head, closed=then == "closed", held=None if frees else run.held)
+            new = replace(run, head=head or run.head, closed=then == "closed", held=None if frees else run.held)
             return self._write(run, new, lines) or Committed(expected_seq, incarnation)
 
         left = due if fence is None else head.due if head is not None and release else None
@@ -219,7 +219,7 @@ class JsonlStore:
         if refusal is not None:
             return refusal
         lines = seal(records, session=run.fence, offset=run.seq, attempt_id=attempt_id)
-        new = evolve(run, head=evolve(run.head, due=earlier(run.head.due, due)))
+        new = replace(run, head=replace(run.head, due=earlier(run.head.due, due)))
         failure = self._write(run, new, lines)
         if failure is not None:
             return failure
@@ -279,7 +279,9 @@ class JsonlStore:
             lines = self._runs.lines(run, number)
             start = min(max(from_seq, 0), len(lines))
             stop = len(lines) if limit is None else min(len(lines), start + limit)
-            return Tail(number, start, lines[start:stop], run.closed or number < run.incarnation, stop < len(lines))
+            return Tail(
+                number, start, lines[start:stop], run.closed or number < run.incarnation, stop < len(lines), True
+            )
 
     def claim(self, run_id: str, owner: str, ttl: float) -> Lease | RunHead | None:
         """Take the lease of a run; see the port."""
@@ -335,7 +337,7 @@ class JsonlStore:
         with self._access.opened(lease.run_id) as (_, run):
             if run is None or run.held is None or run.fence != lease.fence:
                 return None
-            run.held = evolve(run.held, until=self._clock() + micros(ttl), lock=self._owners.own())
+            run.held = replace(run.held, until=self._clock() + micros(ttl), lock=self._owners.own())
             self._keep(run)
             return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until)
 

@@ -48,6 +48,7 @@ class Directory(ForkAware):
 
     def __init__(self, path: str, *, must_exist: bool = False, syncs: bool = True, network: bool = False) -> None:
         self.path = path
+        self._prefix = os.path.join(path, "")
         self._must_exist = must_exist
         self._syncs = syncs
         self._network = network
@@ -57,7 +58,7 @@ class Directory(ForkAware):
 
     def file(self, name: str) -> str:
         """The path of a file."""
-        return os.path.join(self.path, name)
+        return self._prefix + name
 
     @contextlib.contextmanager
     def locked(self, stem: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ from attrs import frozen
 from stepwell.errors import CorruptHistoryError, NewerFormatError
 from stepwell.store import Envelope, Head, Status, envelope, open_body
 
-from .rules import verified
+from .rules import verify_lines
 
 __all__ = ["Scan", "find_attempt", "mark", "rebuilt_head", "scan"]
 
@@ -60,17 +60,15 @@ def scan(data: bytes, path: str) -> Scan:
     """
     pieces = data.split(b"\n")  # never splitlines: other line ends are data
     rest = pieces.pop()
-    start, wrong = 0, None
-    for seq, line in enumerate(pieces):
-        try:
-            _check(line, seq, path, start)
-        except CorruptHistoryError as e:
-            if isinstance(e, NewerFormatError) or not _holed(pieces[seq:], rest, path):
-                raise
-            wrong, rest = e, b""
-            del pieces[seq:]
-            break
-        start += len(line) + 1
+    wrong = None
+    try:
+        verify_lines(pieces, 0, lambda seq: _place(pieces, seq, path))
+    except CorruptHistoryError as e:
+        e.byte = _byte(pieces, e.seq)
+        if isinstance(e, NewerFormatError) or not _holed(pieces[e.seq :], rest, path):
+            raise
+        wrong, rest = e, b""
+        del pieces[e.seq :]
     last = rest.rstrip(b"\0")  # a power cut may leave zeros where the newline was to be
     unended = _whole(last, len(pieces))
     if unended:
@@ -103,26 +101,25 @@ def _ends(line: bytes, path: str) -> bool:
         return False
 
 
-def _check(line: bytes, seq: int, path: str, byte: int) -> None:
-    try:
-        verified(line, seq, f"{path}, line {seq + 1}, byte {byte}")
-    except CorruptHistoryError as e:
-        e.byte = byte
-        raise
+def _byte(lines: list[bytes], seq: int) -> int:
+    return sum(len(line) + 1 for line in lines[:seq])
+
+
+def _place(lines: list[bytes], seq: int, path: str) -> str:
+    return f"{path}, line {seq + 1}, byte {_byte(lines, seq)}"
 
 
 def _envelope(lines: list[bytes], seq: int, path: str) -> Envelope:
-    byte = sum(len(line) + 1 for line in lines[:seq])
     try:
-        return envelope(lines[seq], f"{path}, line {seq + 1}, byte {byte}")
+        return envelope(lines[seq], _place(lines, seq, path))
     except CorruptHistoryError as e:
-        e.seq, e.byte = seq, byte
+        e.seq, e.byte = seq, _byte(lines, seq)
         raise
 
 
 def _whole(line: bytes, seq: int) -> bool:
     try:
-        verified(line, seq, "")
+        verify_lines([line], seq, str)
     except CorruptHistoryError:
         return False
     return True

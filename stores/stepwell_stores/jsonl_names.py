@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from urllib.parse import unquote_to_bytes
@@ -15,6 +16,7 @@ _KEPT = 100
 _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")
 
 
+@functools.lru_cache(maxsize=4096)
 def encode(run_id: str) -> str:
     """The stem of a run's files.
 

@@ -9,13 +9,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import zlib
-from typing import Any
 
 import msgspec
-from attrs import asdict, define, evolve, frozen
+from msgspec import structs
 
 from stepwell.errors import CorruptHistoryError
 from stepwell.store import Head, envelope
@@ -32,8 +30,7 @@ _CRC = len(', "crc": "00000000"}')
 _JOURNAL = re.compile(r"([a-z0-9_%~-]+)\.([0-9]+)\.jsonl")
 
 
-@frozen
-class Fence:
+class Fence(msgspec.Struct, frozen=True):
     """The newest session number of a run id, and what must be known when its journals are gone."""
 
     run_id: str
@@ -42,8 +39,7 @@ class Fence:
     created: int = 0
 
 
-@frozen
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A lease, live or lapsed. `token` is that of the request that it was granted to."""
 
     owner: str
@@ -52,8 +48,7 @@ class Held:
     token: str
 
 
-@define
-class Run:
+class Run(msgspec.Struct):
     """Where a run stands. `size` is that of the current journal in bytes, `session` the highest in it."""
 
     run_id: str
@@ -75,6 +70,25 @@ class Run:
     @property
     def journal(self) -> str:
         return journal(self.stem, self.incarnation)
+
+
+class _Kept(msgspec.Struct, rename={"run_id": "runId"}):
+    """What a head file holds, before its checksum."""
+
+    run_id: str
+    incarnation: int
+    seq: int
+    size: int
+    session: int
+    fence: int
+    closed: bool
+    tail: str
+    head: Head
+    lease: Held | None
+
+
+_read_kept = msgspec.json.Decoder(_Kept).decode
+_DAMAGED = (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 
 
 def journal(stem: str, incarnation: int) -> str:
@@ -146,7 +160,7 @@ class Runs:
         if run.fence != granted:
             run.fence, run.held = granted, None
             if not run.closed:  # the head is older than the last lease, and what it says of due may be over
-                run.head = evolve(run.head, due=earlier(run.head.due, run.head.updated))
+                run.head = structs.replace(run.head, due=earlier(run.head.due, run.head.updated))
         return run
 
     def _rebuild(self, stem: str, number: int, known: Run | None, fence: Fence | None, *, writing: bool) -> Run:
@@ -237,19 +251,8 @@ class Runs:
             OSError: it can't be written.
             CorruptHistoryError: what is in its place is no file that can be written.
         """
-        row = {
-            "runId": run.run_id,
-            "incarnation": run.incarnation,
-            "seq": run.seq,
-            "size": run.size,
-            "session": run.session,
-            "fence": run.fence,
-            "closed": run.closed,
-            "tail": run.tail,
-            "head": {**asdict(run.head), "tags": dict(run.head.tags)},
-            "lease": None if run.held is None else asdict(run.held),
-        }
-        text = json.dumps(row).encode()
+        where = (run.run_id, run.incarnation, run.seq, run.size, run.session, run.fence, run.closed, run.tail)
+        text = msgspec.json.encode(_Kept(*where, run.head, run.held))
         text = b'%b, "crc": "%08x"}' % (text[:-1], zlib.crc32(text[:-1]))
         # The size hardly ever changes, which makes the next sync cheaper.
         self._files.overwrite(f"{run.stem}.head.json", text.ljust(len(text) // _BLOCK * _BLOCK + _BLOCK - 1) + b"\n")
@@ -260,16 +263,13 @@ class Runs:
             text = (self._files.read(f"{stem}.head.json") or b"").rstrip()
             if text[-_CRC:] != b', "crc": "%08x"}' % zlib.crc32(text[:-_CRC]):
                 return None
-            row = json.loads(text)
-            held = None if row["lease"] is None else msgspec.convert(row["lease"], Held)
-            head = _head(row["head"])
-            if encode(row["runId"]) != stem:
+            kept = _read_kept(text)
+            status_from(kept.head.status)
+            if encode(kept.run_id) != stem:
                 return None
-            numbers = (int(row[key]) for key in ("incarnation", "seq", "size", "session", "fence"))
-            incarnation, seq, size, session, fence = numbers
-            closed, tail = bool(row["closed"]), str(row["tail"])
-            return Run(row["runId"], stem, incarnation, seq, size, session, fence, closed, head, held, tail)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+            numbers = (kept.incarnation, kept.seq, kept.size, kept.session, kept.fence)
+            return Run(kept.run_id, stem, *numbers, kept.closed, kept.head, kept.lease, kept.tail)
+        except _DAMAGED:
             return None
 
     def fence(self, stem: str) -> Fence | None:
@@ -284,11 +284,11 @@ class Runs:
         try:
             if data[-_CRC:] != b', "crc": "%08x"}' % zlib.crc32(data[:-_CRC]):
                 raise ValueError("the checksum is wrong")
-            row = json.loads(data)
+            row = msgspec.json.decode(data)
             if encode(row["runId"]) != stem:
                 raise ValueError("it is another run's")
             return Fence(str(row["runId"]), int(row["fence"]), bool(row["deleted"]), int(row["created"]))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as e:
+        except _DAMAGED as e:
             path = self._files.file(f"{stem}.fence")
             raise CorruptHistoryError(f"{path}: is damaged: {e}; restore it from a backup", place=path) from e
 
@@ -300,7 +300,7 @@ class Runs:
             UnsyncedError: it may be undone by a power cut.
         """
         row = {"runId": fence.run_id, "fence": fence.fence, "deleted": fence.deleted, "created": fence.created}
-        text = json.dumps(row).encode()
+        text = msgspec.json.encode(row)
         self._files.publish(f"{stem}.fence", b'%b, "crc": "%08x"}' % (text[:-1], zlib.crc32(text[:-1])))
 
     def begin(self, run: Run, lines: list[bytes]) -> None:
@@ -371,9 +371,3 @@ def check_tail(known: Run, found: Scan, path: str) -> None:
 
 def _text(lines: list[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
-
-
-def _head(row: dict[str, Any]) -> Head:
-    head = msgspec.convert(row, Head)
-    status_from(head.status)
-    return head

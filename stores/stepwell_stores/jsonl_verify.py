@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from stepwell.errors import CorruptHistoryError, StoreError
 from stepwell.store import Verified
@@ -58,7 +58,7 @@ def verify(files: Directory, runs: Runs, access: Access) -> Iterator[Verified]:
         except StoreError as e:  # its lock can't be had
             parts = [Verified(files.file(f"{stem}.*"), decode(stem), problem=e, unread=True)]
         for part in parts:
-            yield evolve(part, share=done / len(stems))
+            yield replace(part, share=done / len(stems))
 
 
 def _run(files: Directory, runs: Runs, stem: str) -> Iterator[Verified]:
@@ -120,20 +120,20 @@ def _journal(
         return _unread(part, e)
     if data is None:
         return _broken(part, "is gone")
-    part = evolve(part, size=len(data))
+    part = replace(part, size=len(data))
     try:
         found = scan(data, place)
         if known is not None and len(data) >= known.size:
             check_tail(known, found, place)
     except CorruptHistoryError as e:
-        return evolve(part, problem=e)
-    part = evolve(part, records=found.lines)
+        return replace(part, problem=e)
+    part = replace(part, records=found.lines)
     if not found.lines:
-        return _broken(evolve(part, problem=found.wrong), "holds no whole record")
+        return _broken(replace(part, problem=found.wrong), "holds no whole record")
     if closed and not found.closed:
-        return _broken(evolve(part, problem=found.wrong), "is not closed, though a later incarnation is there")
+        return _broken(replace(part, problem=found.wrong), "is not closed, though a later incarnation is there")
     if found.torn:
-        return evolve(part, note=f"ends in {len(found.torn)} bytes that are torn and were never acknowledged")
+        return replace(part, note=f"ends in {len(found.torn)} bytes that are torn and were never acknowledged")
     return part
 
 
@@ -148,11 +148,11 @@ def _tried(place: str, read: Callable[[], T]) -> tuple[T | None, Verified | None
 def _unread(part: Verified, error: OSError | CorruptHistoryError) -> Verified:
     """A part of which an error was all that could be read, unless it was read and is damaged."""
     if isinstance(error, CorruptHistoryError):
-        return evolve(part, problem=error, unread=isinstance(error.__cause__, OSError))
+        return replace(part, problem=error, unread=isinstance(error.__cause__, OSError))
     problem = translated(part.place, error)
-    return evolve(part, problem=problem if isinstance(problem, StoreError) else StoreError(str(problem)), unread=True)
+    return replace(part, problem=problem if isinstance(problem, StoreError) else StoreError(str(problem)), unread=True)
 
 
 def _broken(part: Verified, what: str) -> Verified:
     problem = CorruptHistoryError(f"{part.place}: {what}; restore it from a backup", place=part.place)
-    return evolve(part, problem=part.problem or problem)
+    return replace(part, problem=part.problem or problem)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from stepwell.errors import ClosedError, NotFoundError
 from stepwell.store import (
@@ -177,21 +178,34 @@ class MemoryStore(ForkAware):
             assert incarnation is not None  # check_append saw to it
             assert expected_seq is not None
             lines = seal(records, session=fence, offset=expected_seq, then=then)
-            if lines and incarnation <= run.incarnation:
-                there = run.histories[incarnation][expected_seq : expected_seq + len(lines)]
-                if there == lines:
-                    return AlreadyCommitted(expected_seq, incarnation)
-            refusal = run.position.refuses_owner(incarnation, expected_seq, fence)
-            if refusal is not None:
-                return refusal
-            run.lines.extend(lines)
-            run.head = head or run.head
+            history = run.histories[-1]
+            if (
+                expected_seq != len(history)
+                or fence != run.fence
+                or incarnation != len(run.histories) - 1
+                or run.closed
+            ):
+                return self._not_at_the_tail(run, incarnation, expected_seq, fence, lines)
+            history.extend(lines)
+            if head is not None:
+                run.head = head
             run.closed = then == "closed"
             if run.closed or release:
                 run.held = None
             self._changed.notify_all()
             left = head.due if head is not None and release else None
             return self._due_bell.told(Committed(expected_seq, incarnation), left)
+
+    def _not_at_the_tail(
+        self, run: _Run, incarnation: int, expected_seq: int, fence: int, lines: list[bytes]
+    ) -> AlreadyCommitted | Conflict | Fenced:
+        if lines and incarnation <= run.incarnation:
+            there = run.histories[incarnation][expected_seq : expected_seq + len(lines)]
+            if there == lines:
+                return AlreadyCommitted(expected_seq, incarnation)
+        refusal = run.position.refuses_owner(incarnation, expected_seq, fence)
+        assert refusal is not None, "it was not at the tail"
+        return refusal
 
     def _append_outside(
         self,
@@ -213,7 +227,7 @@ class MemoryStore(ForkAware):
         if records:
             run.lines.extend(seal(records, session=run.fence, offset=seq, attempt_id=attempt_id))
             run.attempts[attempt_id] = (run.incarnation, seq)
-        run.head = evolve(run.head, due=earlier(run.head.due, due))
+        run.head = replace(run.head, due=earlier(run.head.due, due))
         self._changed.notify_all()
         return self._due_bell.told(Committed(seq, run.incarnation, *self._regrant(run, lease)), due)
 

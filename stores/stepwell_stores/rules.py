@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 from attrs import frozen
 
@@ -23,6 +23,7 @@ from stepwell.store import (
     Status,
     Then,
     Waiting,
+    first_broken,
     open_body,
 )
 
@@ -84,6 +85,8 @@ def check_run_id(run_id: str) -> None:
     Raises:
         InvalidInputError: not a str, empty, too long, or with half of a surrogate pair.
     """
+    if isinstance(run_id, str) and 0 < len(run_id) <= MAX_RUN_ID and run_id.isascii():
+        return
     if not isinstance(run_id, str) or not run_id:
         raise InvalidInputError(f"run_id must be a str that is not empty, got {run_id!r}")
     try:
@@ -130,7 +133,8 @@ def check_append(
     """Check the arguments of `append`: what owners must give and outside writers must not."""
     check_run_id(run_id)
     check_attempt_id(attempt_id)
-    check_lease(lease)
+    if lease is not None:
+        check_lease(lease)
     if fence is None:
         if head is not None or release or then != "open":
             raise InvalidInputError(
@@ -144,22 +148,28 @@ def check_append(
         raise InvalidInputError(f"run {run_id!r}: closing a history needs a record")
 
 
-def verified(line: bytes, seq: int, place: str) -> bytes:
-    """Give a stored record back after checking its version, its CRC and that it is record number `seq`.
+def verify_lines(lines: Sequence[bytes], seq: int, place: Callable[[int], str]) -> None:
+    """Check stored records, each for its version, its CRC and that it has the number that belongs there.
+
+    Args:
+        seq: the number of the first.
+        place: names the place of a record, by its number.
 
     Raises:
         NewerFormatError, CorruptHistoryError: with `place` and `seq`.
     """
+    broken = first_broken(lines, seq)
+    if broken is not None:
+        _refuse(lines[broken], seq + broken, place(seq + broken))
+
+
+def _refuse(line: bytes, seq: int, place: str) -> NoReturn:
     try:
         open_body(line, place)
     except CorruptHistoryError as e:
         e.seq = seq
         raise
-    if line.find(b',"offset":%d,' % seq, 0, 400) < 0:
-        raise CorruptHistoryError(
-            f"{place}: holds another record than number {seq}: {line[:120]!r}", place=place, seq=seq
-        )
-    return line
+    raise CorruptHistoryError(f"{place}: holds another record than number {seq}: {line[:120]!r}", place=place, seq=seq)
 
 
 def matches(head: RunHead, where: HeadFilter) -> bool:

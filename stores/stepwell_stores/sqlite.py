@@ -262,7 +262,7 @@ class SqliteStore:
             start = min(max(from_seq, 0), end)
             stop = end if limit is None else min(end, start + limit)
             lines = lines_of(db, self.path, run_id, number, start, stop)
-            return Tail(number, start, lines, bool(row.closed) or not current, stop < end)
+            return Tail(number, start, lines, bool(row.closed) or not current, stop < end, checked=True)
 
         return self._database.read(work)
 

@@ -25,6 +25,7 @@ from stepwell.errors import (
 from .disk import translated
 from .filelock import FairLock, fcntl, make_private
 from .filesystems import kind_of
+from .group_commit import GroupCommit
 from .liveness import ForkAware, watch_forks
 from .sqlite_reading import Reading, connect_reading, only_readable
 from .sqlite_schema import BUSY_SECONDS, RESETS_SAFELY, Opening, check_version, connect, primary_code
@@ -63,15 +64,14 @@ class _Handle:
         self.inode = -1
         self.reading: Reading | None = None  # of a store that is never written
 
-    @contextlib.contextmanager
-    def using(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Hold the lock for a transaction."""
-        with self.lock:
-            self.busy = True
-            try:
-                yield
-            finally:
-                self.busy = False
+        self.lock.acquire()
+        self.busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self.busy = False
+        self.lock.release()
 
     def drop(self) -> None:
         """Close it, to be opened again. After an error of the disk nothing that it holds can be trusted."""
@@ -110,6 +110,7 @@ class Database(ForkAware):
         self.read_only = read_only
         self._opening = Opening(must_exist, synchronous, network, self._alone)
         self._writer, self._reader = _Handle(), _Handle()
+        self._group = GroupCommit(self._write)
         self._locks = locks
         self._lock = FairLock(os.path.join(locks, "write"))
         self._ready = False
@@ -117,7 +118,7 @@ class Database(ForkAware):
         watch_forks(self)
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in a write transaction and commit it durably.
+        """Run `work` in a write transaction, with those of other threads that wait, and commit it durably.
 
         Raises:
             NotWrittenError: busy, full or failed before COMMIT: nothing of it is there.
@@ -128,12 +129,19 @@ class Database(ForkAware):
             raise StoreMisconfiguredError(
                 f"{self.path} is open for reading only, so nothing was written; to write, leave mode=ro out of its URL"
             )
+        return self._group.run(work)
+
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         handle = self._writer
-        with handle.using():
+        with handle:
             db = self._open(handle)
             self._check_in_place(handle)
-            with self._alone():
+            locked = self._lock_out(BUSY_SECONDS)
+            try:
                 return self._transaction(handle, db, work)
+            finally:
+                if locked:
+                    self._lock.release()
 
     def _transaction(self, handle: _Handle, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -157,23 +165,27 @@ class Database(ForkAware):
 
     @contextlib.contextmanager
     def _alone(self, seconds: float | None = None) -> Iterator[None]:
-        """Keep the other writers out; wait for them at most so long, `BUSY_SECONDS` when None."""
+        """Keep the other writers out while this lasts; wait for them at most so long, `BUSY_SECONDS` when None."""
+        locked = self._lock_out(BUSY_SECONDS if seconds is None else seconds)
+        try:
+            yield
+        finally:
+            if locked:
+                self._lock.release()
+
+    def _lock_out(self, seconds: float) -> bool:
+        """Take the lock of writers; False when there is none to be had and none is needed."""
         try:
             if not self._ready:
                 make_private(self._locks)
                 self._ready = True
-            mine = fcntl is not None and self._lock.acquire(BUSY_SECONDS if seconds is None else seconds)
+            if fcntl is None or self._lock.acquire(seconds):
+                return fcntl is not None
         except OSError as e:
             if not RESETS_SAFELY:
                 raise self._unlockable(e) from e
-            mine = None  # fairness is all that is lost
-        if mine is False and fcntl is not None:
-            raise NotWrittenError(f"{self.path} is busy: another process is writing; try again")
-        try:
-            yield
-        finally:
-            if mine:
-                self._lock.release()
+            return False  # fairness is all that is lost
+        raise NotWrittenError(f"{self.path} is busy: another process is writing; try again")
 
     def _unlockable(self, error: OSError) -> StoreError:
         found = translated(self._locks, error)
@@ -192,7 +204,7 @@ class Database(ForkAware):
             StoreError, CorruptHistoryError: the file can't be used.
         """
         handle = self._reader
-        with handle.using():
+        with handle:
             if handle.reading is not None and handle.reading.changed:
                 handle.drop()
             db = self._open(handle)
@@ -253,6 +265,7 @@ class Database(ForkAware):
             if handle.db is not None and sys.implementation.name == "cpython":
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle.db))
         self._writer, self._reader = _Handle(), _Handle()
+        self._group.forget()
         self._lock.after_fork_in_child()
 
     def _open(self, handle: _Handle) -> sqlite3.Connection:

@@ -8,7 +8,7 @@ from stepwell.errors import CorruptHistoryError, NotFoundError
 from stepwell.store import AlreadyCommitted, AppendOutcome, Head, Then
 
 from . import sqlite_rows as sql
-from .rules import verified
+from .rules import verify_lines
 from .sqlite_rows import Row, find
 
 __all__ = ["advance", "found", "insert", "lines_of", "refusal"]
@@ -58,8 +58,8 @@ def refusal(db: sqlite3.Connection, at: tuple[str, int, int, int], lines: list[b
     run_id, incarnation, fence, seq = at
     row = found(db, run_id)
     if lines:
-        there = db.execute(sql.EVENTS, (run_id, incarnation, seq, seq + len(lines))).fetchall()
-        if [body for _, body in there] == lines:
+        there = db.execute(sql.BODIES, (run_id, incarnation, seq, seq + len(lines)))
+        if [body for (body,) in there] == lines:
             return AlreadyCommitted(seq, incarnation)
     reason = row.position.refuses_owner(incarnation, seq, fence)
     assert reason is not None, "the row matched and was not hit"
@@ -72,13 +72,22 @@ def lines_of(db: sqlite3.Connection, path: str, run_id: str, incarnation: int, s
     Raises:
         CorruptHistoryError: one is damaged or missing; file, table, run and seq are named.
     """
-    lines: list[bytes] = []
     table = f"{path}, table stepwell_events, run {run_id!r}, incarnation {incarnation}"
-    for seq, body in db.execute(sql.EVENTS, (run_id, incarnation, start, stop)):
-        if seq != start + len(lines):
-            break
-        lines.append(verified(body, seq, f"{table}, seq {seq}"))
+    lines: list[bytes] = [body for (body,) in db.execute(sql.BODIES, (run_id, incarnation, start, stop)).fetchall()]
+    try:
+        verify_lines(lines, start, lambda seq: f"{table}, seq {seq}")
+    except CorruptHistoryError:
+        _check_numbers(db, table, (run_id, incarnation, start, stop))
+        raise
     if len(lines) < stop - start:
-        seq = start + len(lines)
-        raise CorruptHistoryError(f"{table}: record {seq} of {stop} is missing", place=table, seq=seq)
+        _check_numbers(db, table, (run_id, incarnation, start, stop))
     return lines
+
+
+def _check_numbers(db: sqlite3.Connection, table: str, which: tuple[str, int, int, int]) -> None:
+    """See that no record is missing."""
+    _, _, start, stop = which
+    there = [seq for (seq,) in db.execute(sql.NUMBERS, which)]
+    seq = next((n for n, found in enumerate(there, start) if n != found), start + len(there))
+    if seq < stop:
+        raise CorruptHistoryError(f"{table}: record {seq} of {stop} is missing", place=table, seq=seq)

@@ -52,8 +52,9 @@ CREATED = """SELECT created FROM stepwell_runs WHERE run_id = ?1
     UNION ALL SELECT created FROM stepwell_deleted WHERE run_id = ?1"""
 ATTEMPT = "SELECT incarnation, seq FROM stepwell_attempts WHERE run_id = ? AND attempt_id = ?"
 TAIL = "SELECT next_seq FROM stepwell_runs WHERE run_id = ?"
-EVENTS = """SELECT seq, body FROM stepwell_events WHERE run_id = ? AND incarnation = ? AND seq >= ? AND seq < ?
-    ORDER BY seq"""
+_OF = "FROM stepwell_events WHERE run_id = ? AND incarnation = ? AND seq >= ? AND seq < ? ORDER BY seq"
+BODIES = f"SELECT body {_OF}"
+NUMBERS = f"SELECT seq {_OF}"
 COUNT = "SELECT count(*) FROM stepwell_events WHERE run_id = ? AND incarnation = ?"
 
 DUE = """SELECT due, run_id FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL

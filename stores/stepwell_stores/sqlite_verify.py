@@ -7,7 +7,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from stepwell.errors import CorruptHistoryError, NewerFormatError, StoreError, StoreMisconfiguredError
 from stepwell.store import Verified
@@ -107,7 +108,7 @@ class _Look:
         checked, wrong = self._tried(self.path, _integrity)
         if checked is None:
             self.damaged = True
-            return evolve(wrong[0], share=0.0)
+            return replace(wrong[0], share=0.0)
         size, found = checked
         problem = None
         if found != ["ok"]:
@@ -121,7 +122,7 @@ class _Look:
         parts, _ = self._tried("", _run, self.path, run_id)
         for part in self._pieces(run_id) if parts is None else parts:
             self.done += len(part.records)
-            yield evolve(part, share=min(1.0, self.done / max(self.total, 1)))
+            yield replace(part, share=min(1.0, self.done / max(self.total, 1)))
 
     def _pieces(self, run_id: str) -> Iterator[Verified]:
         """The parts of a run, each on a snapshot of its own."""
@@ -132,7 +133,7 @@ class _Look:
         yield from wrong
         for number in _expected(row, found or []):
             part, wrong = self._tried(_place(self.path, run_id, number), _history, self.path, run_id, number, row)
-            yield from (evolve(one, run_id=run_id, incarnation=number) for one in wrong)
+            yield from (replace(one, run_id=run_id, incarnation=number) for one in wrong)
             if part is not None:
                 yield part
         if row is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from stepwell import Engine, Flow, Now, Step, Suspend, workflow
 from stepwell.cli import doctoring
@@ -158,7 +158,7 @@ def test_runs_that_nobody_drives_are_told(doctor, engine, url):
     assert (0, 1, 0, []) == (code, found["due"], found["overdue"], found["advice"])
     head = engine.store.head("now").head
     lease = engine.store.claim("now", "me", 30.0)
-    late = evolve(head, due=head.due - 61_000_000)
+    late = replace(head, due=head.due - 61_000_000)
     engine.store.append("now", 0, 1, [], attempt_id="a", head=late, fence=lease.fence, release=True)
     code, found = doctor(url)
     assert (0, 1, 1) == (code, found["due"], found["overdue"])
@@ -272,7 +272,7 @@ def test_nothing_from_a_store_reaches_the_terminal_raw(stepwell, here):
         engine.submit(one, run_id="r")
     store: Any = open_store(SQLITE)
     lease = store.claim("r", "me", 30.0)
-    row = evolve(store.head("r").head, blocked=Blocked("ODD", "two\nlines\x1b[31m\u202e", ("x",)))
+    row = replace(store.head("r").head, blocked=Blocked("ODD", "two\nlines\x1b[31m\u202e", ("x",)))
     store.append("r", 0, 1, [], attempt_id="a", head=row, fence=lease.fence, release=True)
     store.close()
     done = stepwell("--store", SQLITE, "doctor")

@@ -270,7 +270,7 @@ def test_tables_of_a_newer_version(run: Callable[..., Any], here: Path, unchange
 
 
 AS_NOBODY = """
-import os, sys
+import gettext, locale, logging, stepwell.pools, os, pathlib, shutil, sys  # nobody may read these
 import stepwell_stores.jsonl, stepwell_stores.sqlite
 import stepwell.cli.options
 from stepwell.cli import main

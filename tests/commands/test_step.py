@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial, wraps
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from attrs import frozen
 
 from stepwell import (
     CodecError,
+    Engine,
     Flow,
     InvalidInputError,
     InvalidYieldError,
@@ -497,3 +499,16 @@ def test_an_argument_may_have_any_name(name: str) -> None:
 
     assert {name: 1} == Step(work, **{name: 1}).kwargs
     assert {name: 1} == Step(work, **{name: 1}).options(name="other").kwargs
+
+
+def test_a_mock_can_be_a_step() -> None:
+    """It has every attribute that it is asked for, `func` and `__wrapped__` among them."""
+    mock = Mock(return_value=3)
+
+    @workflow
+    def calls() -> Flow[int]:
+        return (yield from Step(mock, 1).options(name="mock", into=int))
+
+    with Engine("memory:", [calls]) as engine:
+        assert engine.start(calls).unwrap() == 3
+    mock.assert_called_once_with(1)

@@ -160,7 +160,7 @@ def test_a_signal_that_names_a_wait_that_is_over_is_dropped() -> None:
     """A late click never answers the next question, not even from the buffer."""
     run = replay(counted, history=[received("go", 1), received("go", "late", wait="go@0:0"), received("go", 2)])
     assert ["2 go"] == frontier(run)
-    assert {} == {name: list(events) for name, events in run.machine.buffered.items() if events}
+    assert {} == {name: list(events) for name, events in run.machine.mailbox.buffered.items() if events}
     run.feed(received("go", "early", wait="go@0:3"))
     run.feed(received("go", 3, wait="go@0:2"))
     assert [1, 2, 3] == run.result

@@ -316,7 +316,7 @@ def _foreseeable() -> Iterator[None]:
 
     with (
         patch("secrets.token_hex", token),
-        patch("uuid.uuid4", unique),
+        patch("os.urandom", chance.randbytes),
         patch("stepwell.engine.make_run_id", lambda: str(unique())),
     ):
         yield

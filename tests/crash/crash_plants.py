@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from unittest import mock
 
 from attrs import evolve
+from msgspec.structs import replace
 
 from stepwell.store import envelope
 from stepwell_stores import jsonl_files, jsonl_journal, jsonl_runs
@@ -121,7 +122,7 @@ def _head_without_crc() -> list[Patch]:
 
 def _half_batches() -> list[Patch]:
     """A batch that was cut short is taken for what is left of it."""
-    return [(jsonl_journal, "envelope", lambda line, place="": evolve(envelope(line, place), more=False))]
+    return [(jsonl_journal, "envelope", lambda line, place="": replace(envelope(line, place), more=False))]
 
 
 def _fence_told_early() -> list[Patch]:

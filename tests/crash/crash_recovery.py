@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from attrs import evolve
+from msgspec.structs import replace
 from tests.crash.crash_ledger import TTL, Attempt, Violation
 from tests.crash.crash_world import Process, World
 
@@ -69,7 +70,7 @@ def _go_on(
             new = evolve(new, kind="open", incarnation=tail.incarnation + 1)
         lease = getattr(_must(world, process, new), "lease", None)
     elif leases:
-        lease = evolve(leases[-1], seq=tail.seq)
+        lease = replace(leases[-1], seq=tail.seq)
     else:
         lease = _take(world, process, run_id, rng)
     if not isinstance(lease, Lease):

@@ -21,7 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 from tests.crash.corpus import Recorded, make_engine
 from tests.crash.damage import Damaged, damage
 from tests.crash.fuzz_lines import Finding, reason_of
@@ -188,7 +189,7 @@ class Trial:
             if not isinstance(tail, Tail) or tuple(tail.records) != lines:
                 raise Finding("the run beside it was altered")
         found = self.ask("head", store.head, other.run_id)
-        if not isinstance(found, RunHead) or evolve(found, fence=0) != evolve(other.head, fence=0):
+        if not isinstance(found, RunHead) or replace(found, fence=0) != replace(other.head, fence=0):
             raise Finding(f"the run beside it has another head: {found} for {other.head}")
         self.ask("next_due", store.next_due)
         leases = self.ask("claim_due", store.claim_due, "me", 30, now=store._clock(), limit=9)

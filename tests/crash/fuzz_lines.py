@@ -16,7 +16,8 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from attrs import asdict, evolve, frozen
+from attrs import asdict, frozen
+from msgspec.structs import replace
 from tests.crash.corpus import Recorded, corpus, genuine_lines, make_engine
 from tests.crash.mutators import mutate_line
 
@@ -322,7 +323,7 @@ def check_fold(found: Journal) -> str:
     """The fold takes an event that decodes, or refuses it with a typed error; and so does what shows the run."""
     try:
         store: Any = OneHistory(found.lines)
-        loaded = load(evolve(parts(), store=store), found.run.run_id)
+        loaded = load(replace(parts(), store=store), found.run.run_id)
     except LOADING as error:
         return reason_of(error)
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 from unittest import mock
@@ -40,16 +40,20 @@ def _crc_ignored() -> list[Patch]:
     def open_body(line: bytes, _place: str = "") -> bytes:
         return line[: -sealing._CRC_TAIL]
 
-    return [(module, "open_body", open_body) for module in (sealing, rules, wire, jsonl_journal)]
+    def first_broken(lines: Sequence[bytes], offset: int) -> int | None:
+        return next((i for i, line in enumerate(lines) if b',"offset":%d,' % (offset + i) not in line[:100]), None)
+
+    bodies: list[Patch] = [(module, "open_body", open_body) for module in (sealing, rules, wire, jsonl_journal)]
+    return [*bodies, (rules, "first_broken", first_broken)]
 
 
 def _position_ignored() -> list[Patch]:
     """A record is taken wherever it lies."""
 
-    def verified(line: bytes, _seq: int, place: str) -> bytes:
-        return sealing.open_body(line, place)
+    def first_broken(lines: Sequence[bytes], _offset: int) -> int | None:
+        return next((i for i, line in enumerate(lines) if not sealing.is_whole(line)), None)
 
-    return [(jsonl_journal, "verified", verified)]
+    return [(rules, "first_broken", first_broken), (wire, "_check", lambda *_: None)]
 
 
 def _torn_taken() -> list[Patch]:

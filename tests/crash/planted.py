@@ -93,13 +93,13 @@ def _fence_before() -> None:
 
 def _forgotten_step() -> None:
     """A history that ends in a step is folded without it, so what is recorded runs again."""
-    real = loading.read_history
+    real = loading.read_pages
 
     def shorter(*args: Any, **how: Any) -> Iterator[Any]:
-        found = list(real(*args, **how))
-        yield from found[:-1] if isinstance(found[-1], events.Step) else found
+        found = [event for page in real(*args, **how) for event in page]
+        yield found[:-1] if isinstance(found[-1], events.Step) else found
 
-    loading.read_history = shorter
+    loading.read_pages = shorter
 
 
 def _rerun_on_unknown() -> None:

@@ -335,7 +335,7 @@ def written_by_a_newer_release(bench: Any, engine: Engine, monkeypatch: pytest.M
     """Put a signal of format 2 at the end of run "r"; what is given tells the state of the run."""
     signal = to_draft(e.Resume(event_name="other", value=msgspec.Raw(b"1"), id="new", timestamp=STAMP))
     with monkeypatch.context() as newer:
-        newer.setattr("stepwell.sealing.FORMAT_VERSION", 2)
+        newer.setattr("stepwell.sealing._PREFIX", b'{"v":2,"type":"')
         if bench.kind != "file":
             engine.store.append("r", None, None, [signal], attempt_id="new")
             return lambda: engine.store.head("r")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stepwell import All, ClosedError, Engine, Flow, RunCompleted, Running, SetState, Step, Suspend, workflow
-from stepwell.environment import DaemonPool
+from stepwell.pools import DaemonPool
 
 from .tools import PATIENCE, Tally, Task, kinds, steps
 

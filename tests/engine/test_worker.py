@@ -714,7 +714,8 @@ class Damaging(Whole):
         tail = self.inner.read(run_id, *args, **options)
         if run_id != "poison" or tail is None:
             return tail
-        return evolve(tail, records=[line.replace(b"poison", b"p\xffison", 1)[:-4] + b'00"}' for line in tail.records])
+        records = [line.replace(b"poison", b"p\xffison", 1)[:-4] + b'00"}' for line in tail.records]
+        return evolve(tail, records=records, checked=False)
 
 
 # Before: the code with which the run is submitted, and driven for a while if it is to be. Then the worker's code.

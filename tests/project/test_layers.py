@@ -22,6 +22,7 @@ ROOTS = {"stepwell": ROOT / "engine" / "stepwell", "stepwell_stores": ROOT / "st
 FLOORS = {
     # 0: every error, with a stable code
     "errors": 0,
+    "digests": 0,
     # 1: the instruction set and what a history may hold: frozen data
     "commands": 1,
     "steps": 1,
@@ -37,6 +38,7 @@ FLOORS = {
     "_problems": 2,
     "_loaders": 2,
     "_leaves": 2,
+    "_native": 2,
     "_annotations": 2,
     "sealing": 2,
     "results": 2,
@@ -53,6 +55,7 @@ FLOORS = {
     "divergence": 3,
     "incarnations": 3,
     "machine": 3,
+    "mailbox": 3,
     "scheduler": 3,
     # 4: what performs and records
     "": 4,
@@ -71,6 +74,8 @@ FLOORS = {
     "driving": 4,
     "control": 4,
     "environment": 4,
+    "loops": 4,
+    "pools": 4,
     "performers": 4,
     "session": 4,
     # 5: programs around an engine; none imports another

@@ -415,7 +415,9 @@ def signature(machine: Machine) -> tuple[Any, ...]:
         (p.at, describe(p.command), p.step_id, p.cancelling, p.lost, p.recorded, p.wait, p.due, p.attempts, p.begun)
         for p in machine.pending.values()
     )
-    buffered = {name: [bytes(event.value) for event in events] for name, events in machine.buffered.items() if events}
+    buffered = {
+        name: [bytes(event.value) for event in events] for name, events in machine.mailbox.buffered.items() if events
+    }
     failed = f"{type(machine.error).__name__}: {machine.error}" if machine.error is not None else ""
     return (
         machine.status,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from stepwell.errors import (
     CorruptHistoryError,
@@ -305,7 +305,7 @@ def test_a_symbolic_link_and_its_target_are_one_store(path: Path, create: Callab
     lease = create(store)
     head = linked.head("r")
     assert head is not None
-    assert evolve(head, lease_until=None) == evolve(head, lease_until=None)
+    assert replace(head, lease_until=None) == replace(head, lease_until=None)
     assert lease.until == head.lease_until
     store.close()
     linked.close()

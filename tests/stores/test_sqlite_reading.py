@@ -23,7 +23,7 @@ from stepwell_stores.sqlite import SqliteStore
 from stepwell_stores.sqlite_database import Database
 
 AS_NOBODY = """
-import os, sys
+import gettext, locale, logging, stepwell.pools, os, pathlib, shutil, sys  # nobody may read these
 import stepwell.cli.verifying, stepwell_stores.jsonl, stepwell_stores.sqlite
 if os.geteuid() == 0:  # for whom no permission counts
     os.setgid(65534)

@@ -209,7 +209,7 @@ def test_a_signal_that_waited_in_the_buffer_is_not_taken() -> None:
 
     run = replay(waiting, history=[received("go", 1), cancel(), returned()])
     assert "cancelled" == run.status
-    assert 1 == len(run.machine.buffered["go"])
+    assert 1 == len(run.machine.mailbox.buffered["go"])
 
 
 def test_the_back_off_of_a_failed_attempt_does_not_matter() -> None:

@@ -34,7 +34,7 @@ class Bench:
         return Verdict("at once") if isinstance(pending.command, c.Now) else None
 
     def answer(self, at: str, value: Any = None, error: BaseException | None = None) -> None:
-        self.fibers.settle(self.fibers.pending[at], Verdict(value, error))
+        self.fibers.settle(self.fibers.pending[at], value, error)
         self.fibers.run()
 
 

@@ -163,7 +163,7 @@ def test_a_signal_is_never_lost() -> None:
     for position in POSITIONS:
         run = drive(sent("go", 1234), position)
         taken = [entry for entry in run.result if entry[-1] == 1234]
-        left = [event for event in run.machine.buffered.get("go", ()) if bytes(event.value) == b"1234"]
+        left = [event for event in run.machine.mailbox.buffered.get("go", ()) if bytes(event.value) == b"1234"]
         assert 1 == len(taken) + len(left), position
 
 

@@ -140,7 +140,7 @@ def picture(machine: Machine) -> tuple[Any, ...]:
         for p in machine.pending.values()
     ]
     ended = (machine.status, machine.result, machine.result_raw, repr(machine.error), machine.closed)
-    buffers = {name: list(events) for name, events in machine.buffered.items() if events}
+    buffers = {name: list(events) for name, events in machine.mailbox.buffered.items() if events}
     asks = (machine.asking, dict(machine.patches), machine.paused, machine.cancelled, machine.cancel_reason)
     return pending, ended, buffers, asks, dict(machine.state), machine.seq
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from stepwell.store import Committed, Created, Draft, Head, Lease, LeaseRequest, RunHead, Store
 
@@ -85,7 +85,7 @@ def a_record(value: object = 1, kind: str = "step") -> Draft:
 
 def a_head(**changes: Any) -> Head:
     """A head of a pending run, with changes."""
-    return evolve(Head("pending", "triage", "1", START, START), **changes)
+    return replace(Head("pending", "triage", "1", START, START), **changes)
 
 
 class Bench:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from stepwell.errors import InvalidInputError, NotFoundError
 from stepwell.store import (
@@ -100,7 +100,7 @@ class Histories(Bench):
         assert store.heads(HeadFilter(tag=("a", None)), limit=9) == []
         for where in (HeadFilter(tag=("b", "2")), HeadFilter(workflow="other")):
             assert ids_of(store.heads(where, limit=9)) == ["r"]
-        head = evolve(head, waiting=(Waiting("stop", "w2", 2),))
+        head = replace(head, waiting=(Waiting("stop", "w2", 2),))
         assert self.own(store, lease, 2, head=head, release=True) == Committed(2, 0)
         assert store.heads(HeadFilter(waiting_for="go"), limit=9) == []
         for where in (HeadFilter(waiting_for="stop"), HeadFilter(status="paused")):
@@ -142,7 +142,7 @@ class Histories(Bench):
         lease = self.create(store)
         assert self.own(store, lease, 0) == Conflict(1, 0)
         assert self.own(store, lease, 2) == Conflict(1, 0)
-        assert self.own(store, evolve(lease, incarnation=1), 1) == Conflict(1, 0)
+        assert self.own(store, replace(lease, incarnation=1), 1) == Conflict(1, 0)
         assert len(lines_of(store)) == 1
 
     def test_a_closed_history_takes_nothing_more(self, store: Store) -> None:
@@ -248,7 +248,7 @@ class Outside(Bench):
         assert self.tell(store, "out-2", due=START + 20) == Committed(2, 0)
         assert self.tell(store, "out-3") == Committed(3, 0)
         after = head_of(store)
-        assert after == evolve(before, seq=4, head=evolve(before.head, due=START + 9))
+        assert after == replace(before, seq=4, head=replace(before.head, due=START + 9))
         record = envelope(lines_of(store)[1])
         assert ("out-1", lease.fence, 1) == (record.attempt_id, record.session, record.offset)
 

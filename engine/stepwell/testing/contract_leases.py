@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from stepwell.store import (
     AlreadyCommitted,
@@ -70,7 +70,7 @@ class Leases(Bench):
         lease = self.create(store)
         self.advance(20)
         longer = store.renew(lease, 30)
-        assert longer == evolve(lease, until=lease.until + 20_000_000)
+        assert longer == replace(lease, until=lease.until + 20_000_000)
         self.advance(29)
         assert head_of(store).lease_until is not None
         self.advance(5)
@@ -84,7 +84,7 @@ class Leases(Bench):
         before = head_of(store)
         store.release(lease)
         store.release(lease)
-        assert head_of(store) == evolve(before, lease_until=None)
+        assert head_of(store) == replace(before, lease_until=None)
         assert store.renew(lease, 30) is None
         assert isinstance(store.claim("r", "you", 30), Lease)
 

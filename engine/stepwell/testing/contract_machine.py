@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from stepwell.store import (
     AlreadyCommitted,
@@ -170,7 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert (len(run.lines), run.incarnation) == (outcome.seq, outcome.incarnation)
             self.told[run_id, attempt] = (len(run.lines), run.incarnation)
             run.lines.extend(seal(records, session=run.fence, offset=len(run.lines), attempt_id=attempt))
-            run.head = evolve(run.head, due=START)
+            run.head = replace(run.head, due=START)
             may = lease is not None and self._free(run)
             run.fence += may
             self._granted(run_id, outcome.lease, may=may)

@@ -1,0 +1,52 @@
+"""The event loop of `async def` steps: somebody else's, or one in a daemon thread of our own. Floor 4."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """An event loop that runs in another thread.
+
+    Args:
+        given: one that runs already; None makes one.
+    """
+
+    def __init__(self, given: asyncio.AbstractEventLoop | None) -> None:
+        self._own = given is None
+        self._loop = asyncio.new_event_loop() if given is None else given
+        if self._own:
+            threading.Thread(target=_serve, args=(self._loop,), name="stepwell-loop", daemon=True).start()
+
+    def submit(self, work: Coroutine[Any, Any, Any], within: contextvars.Context | None = None) -> Future[Any]:
+        """Run a coroutine there, in a task of its own when it is given a context."""
+        return asyncio.run_coroutine_threadsafe(work if within is None else _within(work, within), self._loop)
+
+    def stop(self) -> None:
+        """End a loop of our own; tasks that run are cancelled."""
+        if self._own:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+async def _within(work: Coroutine[Any, Any, Any], context: contextvars.Context) -> Any:
+    return await asyncio.get_running_loop().create_task(work, context=context)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        if left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

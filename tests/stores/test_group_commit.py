@@ -1,0 +1,125 @@
+"""Group commit: what waits together is written together, and each thread gets its own outcome."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from tests.engine.tools import eventually
+
+from stepwell.errors import NotFoundError, StoreError
+from stepwell_stores.group_commit import GroupCommit
+
+
+class Journal:
+    """Something to write into: what was committed together, and a gate that the first transaction waits at."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.now: list[str] = []
+        self.began = threading.Event()
+        self.gate = threading.Event()
+        self.error: BaseException | None = None
+        self.commits: GroupCommit[list[str]] = GroupCommit(self.transact)
+
+    def transact(self, work: Callable[[list[str]], Any]) -> Any:
+        self.now = []
+        self.began.set()
+        result = work(self.now)
+        assert self.gate.wait(30)
+        if self.error is not None:
+            raise self.error
+        self.groups.append(self.now)
+        return result
+
+    def write(self, name: str) -> str:
+        def work(rows: list[str]) -> str:
+            if name.startswith("missing"):
+                raise NotFoundError(name)
+            rows.append(name)
+            return name.upper()
+
+        return self.commits.run(work)
+
+    def together(self, pool: ThreadPoolExecutor, *names: str) -> list[Future[str]]:
+        """Have the first lead, and the others come while it writes."""
+        first = pool.submit(self.write, names[0])
+        assert self.began.wait(30)
+        others = []
+        for count, name in enumerate(names[1:], 1):
+            others.append(pool.submit(self.write, name))
+            eventually(lambda count=count: len(self.commits._waiting) == count)  # type: ignore[misc]
+        return [first, *others]
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+def test_a_lone_write_is_a_transaction_of_its_own(journal: Journal) -> None:
+    journal.gate.set()
+    assert ["A", "B"] == [journal.write("a"), journal.write("b")]
+    assert [["a"], ["b"]] == journal.groups
+
+
+def test_those_who_come_while_one_writes_share_the_next_transaction(journal: Journal) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        futures = journal.together(pool, "a", "b", "c", "d")
+        journal.gate.set()
+        assert ["A", "B", "C", "D"] == [future.result(30) for future in futures]
+    assert [["a"], ["b", "c", "d"]] == journal.groups
+
+
+def test_one_that_fails_does_not_spoil_the_others(journal: Journal) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        first, second, third, fourth = journal.together(pool, "a", "b", "missing", "d")
+        journal.gate.set()
+        assert ["A", "B", "D"] == [first.result(30), second.result(30), fourth.result(30)]
+        with pytest.raises(NotFoundError, match="missing"):
+            third.result(30)
+    assert [["a"], ["b"], ["d"]] == journal.groups, "each alone, when they failed together"
+
+
+def test_when_the_store_fails_each_gets_an_error_of_its_own(journal: Journal) -> None:
+    cause = OSError("no disk")
+    with ThreadPoolExecutor(3) as pool:
+        first, *others = journal.together(pool, "a", "b", "c")
+        journal.error = StoreError("it failed")
+        journal.error.__cause__ = cause
+        journal.gate.set()
+        errors = [future.exception(30) for future in (first, *others)]
+    assert all(isinstance(error, StoreError) and str(error) == "it failed" for error in errors)
+    assert all(error is not None and error.__cause__ is cause for error in errors)
+    assert len(set(map(id, errors))) == 3
+    assert [] == journal.groups
+
+
+def test_a_leader_that_is_interrupted_leaves_the_others_to_themselves(journal: Journal) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        first, second, third = journal.together(pool, "a", "b", "c")
+        journal.error = KeyboardInterrupt()
+        journal.gate.set()
+        assert isinstance(first.exception(30), KeyboardInterrupt)
+        interrupted = [future for future in (second, third) if isinstance(future.exception(30), KeyboardInterrupt)]
+        assert len(interrupted) == 2, "each was interrupted while it led, and neither hangs"
+    journal.error = None
+    assert journal.write("d") == "D"
+
+
+def test_a_write_within_a_write_is_refused(journal: Journal) -> None:
+    journal.gate.set()
+    with pytest.raises(StoreError, match="in the midst of another one"):
+        journal.commits.run(lambda _: journal.write("inner"))
+    assert journal.write("outer") == "OUTER"
+
+
+def test_many_threads_lose_and_repeat_nothing(journal: Journal) -> None:
+    journal.gate.set()
+    names = [f"{thread}-{number}" for thread in range(16) for number in range(50)]
+    with ThreadPoolExecutor(16) as pool:
+        assert [name.upper() for name in names] == list(pool.map(journal.write, names))
+    assert sorted(names) == sorted(name for group in journal.groups for name in group)
