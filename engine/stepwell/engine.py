@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple
@@ -404,9 +405,9 @@ class Engine:
             if self._closed:
                 return
             self._closed = True
-        self._sessions.close()
-        self._performer.close()
-        self._store.close()
+        with closing(self._performer):  # last: that a step ends because its loop does is no outcome to be recorded
+            self._sessions.close()
+            self._store.close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
@@ -25,9 +25,13 @@ class Loop:
         if self._own:
             threading.Thread(target=_serve, args=(self._loop,), name="stepwell-loop", daemon=True).start()
 
-    def submit(self, work: Coroutine[Any, Any, Any], within: contextvars.Context | None = None) -> Future[Any]:
-        """Run a coroutine there, in a task of its own when it is given a context."""
-        return asyncio.run_coroutine_threadsafe(work if within is None else _within(work, within), self._loop)
+    def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Run a coroutine there."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def call(self, begin: Callable[[], Coroutine[Any, Any, Any]], within: contextvars.Context) -> Future[Any]:
+        """Run the coroutine that `begin` gives there, in a context; it is made when it can be run."""
+        return asyncio.run_coroutine_threadsafe(_within(begin, within), self._loop)
 
     def stop(self) -> None:
         """End a loop of our own; tasks that run are cancelled."""
@@ -35,8 +39,8 @@ class Loop:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
 
-async def _within(work: Coroutine[Any, Any, Any], context: contextvars.Context) -> Any:
-    return await asyncio.get_running_loop().create_task(work, context=context)
+async def _within(begin: Callable[[], Coroutine[Any, Any, Any]], context: contextvars.Context) -> Any:
+    return await asyncio.get_running_loop().create_task(begin(), context=context)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -14,6 +14,7 @@ import inspect
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -281,7 +282,7 @@ class Performer:
     def _launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
         within = contextvars.copy_context()
         if self.is_async(step):
-            return self._get_loop().submit(self._awaited(step, context), within)
+            return self._get_loop().call(partial(self._awaited, step, context), within)
         if daemon and self._environment.threads:
             from concurrent.futures import Future
 

@@ -55,5 +55,5 @@ def test_an_old_sqlite_file_is_migrated_once() -> None:
 @pytest.mark.parametrize("bug", ["existing run looked for before the transaction", "live lease not respected"])
 def test_a_second_winner_is_found(store: str, bug: str) -> None:
     report = run("--store", store, "--count", "100", "--plant", bug)
-    assert any("several processes performed" in violation for violation in report["violations"])
+    assert report["violations"], "several processes performed it, or what they wrote can't be read"
     assert report["counts"]["starts"] < 100
