@@ -6,6 +6,7 @@ it. They are forked; each tells its parent through a pipe of its own, and never 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import selectors
@@ -210,7 +211,8 @@ def _own(scene: Scene, engine: Engine, workflow: Any, witness: Witness, mended: 
                 continue
         if not isinstance(outcome, RunPaused):  # by an outsider who did not live to unpause it
             return outcome
-        engine.unpause(RUN)
+        with contextlib.suppress(RunClosedError):  # or by one who lived after all, and then the run may have ended
+            engine.unpause(RUN)
 
 
 def _go(errand: str, engine: Engine, witness: Witness) -> None:
