@@ -26,11 +26,13 @@ _LARGEST = 128
 class _Write(Generic[D]):
     """A write of one thread, and what came of it."""
 
-    __slots__ = ("done", "error", "result", "turn", "work")
+    __slots__ = ("abandoned", "done", "error", "leads", "result", "turn", "work")
 
     def __init__(self, work: Callable[[D], Any]) -> None:
         self.work = work
         self.turn: threading.Lock | None = None  # held until it is done or to lead
+        self.leads = False  # whether it is its thread's turn to lead
+        self.abandoned = False  # its thread was interrupted while it waited
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -71,16 +73,21 @@ class GroupCommit(Generic[D]):
         if self._leader == threading.get_ident():
             raise StoreError("a write was begun in the midst of another one, by a signal handler perhaps; do it later")
         write: _Write[D] = _Write(work)
-        with self._lock:
-            self._waiting.append(write)
-            if self._led:
-                write.turn = threading.Lock()
+        try:
+            with self._lock:
+                self._waiting.append(write)
+                if self._led:
+                    write.turn = threading.Lock()
+                    write.turn.acquire()
+                else:
+                    self._led = write.leads = True
+            if write.turn is not None:
                 write.turn.acquire()
-            self._led = True
-        if write.turn is not None:
-            write.turn.acquire()
-        if not write.done:
-            self._lead(write)
+            if not write.done:
+                self._lead(write)
+        except BaseException:
+            self._abandon(write)
+            raise
         if write.error is not None:
             raise write.error
         result: T = write.result
@@ -89,8 +96,9 @@ class GroupCommit(Generic[D]):
     def _lead(self, own: _Write[D]) -> None:
         with self._lock:
             group, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
-        self._leader = threading.get_ident()
+            own.leads = True
         try:
+            self._leader = threading.get_ident()
             self._write(group)
         finally:
             self._leader = 0
@@ -98,13 +106,31 @@ class GroupCommit(Generic[D]):
             with self._lock:
                 # When this thread was interrupted, the others go on without it.
                 self._waiting[:0] = [write for write in others if not write.done]
-                follower = self._waiting[0] if self._waiting else None
-                self._led = follower is not None
+                own.leads = False
+                self._pass_on()
             for write in others:
                 if write.done and write.turn is not None:
                     write.turn.release()
-            if follower is not None and follower.turn is not None:
+
+    def _pass_on(self) -> None:
+        """Have the first who still waits lead. The lock is held."""
+        self._waiting = [write for write in self._waiting if not write.abandoned]
+        self._led = bool(self._waiting)
+        if self._waiting:
+            follower = self._waiting[0]
+            follower.leads = True
+            if follower.turn is not None:
                 follower.turn.release()
+
+    def _abandon(self, write: _Write[D]) -> None:
+        """The thread of a write was interrupted, and nobody waits for it any more: the lead must not come to it."""
+        with self._lock:
+            write.abandoned = True
+            if write.leads:
+                write.leads = False
+                self._pass_on()
+            elif write in self._waiting:
+                self._waiting.remove(write)
 
     def _write(self, group: list[_Write[D]]) -> None:
         if len(group) > 1 and self._together(group):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -108,6 +111,62 @@ def test_a_leader_that_is_interrupted_leaves_the_others_to_themselves(journal: J
         assert len(interrupted) == 2, "each was interrupted while it led, and neither hangs"
     journal.error = None
     assert journal.write("d") == "D"
+
+
+WAITS = """
+import os, signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from stepwell_stores.group_commit import GroupCommit
+
+gate, began, written = threading.Event(), threading.Event(), []
+
+def transact(work):
+    began.set()
+    assert gate.wait(30)
+    return work(written)
+
+def write(name):
+    return commits.run(lambda rows: rows.append(name))
+
+def interrupt():
+    while len(commits._waiting) < int(sys.argv[1]):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+commits = GroupCommit(transact)
+with ThreadPoolExecutor(4) as pool:
+    futures = [pool.submit(write, "first")]
+    assert began.wait(30)
+    futures += [pool.submit(interrupt)]
+    try:
+        write("interrupted")
+    except KeyboardInterrupt:
+        pass
+    else:
+        sys.exit("it was not interrupted")
+    futures += [pool.submit(write, name) for name in ("later", "last")]
+    while len(commits._waiting) < 2:
+        time.sleep(0.001)
+    gate.set()
+    for future in futures:
+        future.result(30)
+write("after")
+print(*written)
+"""
+
+
+def test_a_thread_that_is_interrupted_while_it_waits_is_waited_for_by_nobody() -> None:
+    path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    done = subprocess.run(
+        [sys.executable, "-c", WAITS, "1"],
+        env={**os.environ, **path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ("", 0) == (done.stderr, done.returncode)
+    assert ["first", "later", "last", "after"] == done.stdout.split()
 
 
 def test_a_write_within_a_write_is_refused(journal: Journal) -> None:
