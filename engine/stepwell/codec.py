@@ -19,6 +19,7 @@ Floor 2, pure.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -49,16 +50,16 @@ class _Plan(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         annotation: what `encode` and `decode` were given.
         free: nothing is said, so JSON shapes only.
-        atom: a plain JSON class, whose values come back without further ado.
         hook: makes the value of a JSON shape.
         read: makes the value of JSON.
+        write: makes JSON of the value, when it is of a class whose values come back without further ado; else None.
     """
 
     annotation: Any
     free: bool
-    atom: bool
     hook: Hook
     read: Callable[[bytes | msgspec.Raw], Any]
+    write: Callable[[Any], bytes | None] | None
 
 
 class Codec:
@@ -110,11 +111,14 @@ class Codec:
             >>> Codec().encode({"wait": timedelta(minutes=1)}, dict[str, timedelta])
             b'{"wait":"PT60S"}'
         """
-        plan = self._plan(annotation)
+        return self._encode(value, self._plan(annotation))
+
+    def _encode(self, value: Any, plan: _Plan) -> bytes:
+        if plan.write is not None and (brief := plan.write(value)) is not None:
+            return brief
+        annotation = plan.annotation
         try:
-            if plan.atom and type(value) is annotation and (annotation is not int or INT_MIN <= value <= INT_MAX):
-                return self._sized(self._write(value if annotation is not float else self._shaper.plain(value)))
-            if plan.free:
+            if plan.free or (plan.write is not None and type(value) is annotation):
                 return self._sized(self._write(self._shaper.plain(value)))
             shape = self._shape(value, annotation)
             raw = self._sized(self._write(shape))  # before the hooks, which are free to take the shape to pieces
@@ -173,6 +177,20 @@ class Codec:
         """
         self._plan(annotation)
 
+    def writer(self, annotation: Any) -> Callable[[Any], bytes]:
+        """Give the function that encodes values of one type: `encode`, for whoever has many values of it.
+
+        Raises:
+            CodecError: as `check`.
+
+        Determinism: pure.
+
+        Example:
+            >>> Codec().writer(list[int])([1, 2])
+            b'[1,2]'
+        """
+        return partial(self._encode, plan=self._plan(annotation))
+
     def digest(self, value: Any) -> str:
         """Give a short fingerprint that doesn't depend on the order of keys.
 
@@ -227,7 +245,24 @@ class Codec:
             shape = self._parse(self._sized(raw))
             return shape if free else self._load(shape, annotation, hook, "no ")
 
-        return _Plan(annotation, free, atom, hook, read if found is None else self._fast(found, read))
+        write = self._brief(annotation) if atom else None
+        return _Plan(annotation, free, hook, read if found is None else self._fast(found, read), write)
+
+    def _brief(self, cls: Any) -> Callable[[Any], bytes | None]:
+        """A writer of a plain JSON class; None where it has to be looked at more closely."""
+        encode, most = msgspec.json.encode, self._max_bytes
+        is_int, is_float = cls is int, cls is float
+
+        def write(value: Any) -> bytes | None:
+            if type(value) is not cls or is_float or (is_int and not INT_MIN <= value <= INT_MAX):
+                return None
+            try:
+                raw = encode(value)
+            except UnicodeEncodeError:
+                return None
+            return raw if len(raw) <= most else None
+
+        return write
 
     def _fast(self, how: Native, otherwise: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A reader of a type that msgspec knows; `otherwise` finds the same, and can tell what is wrong."""

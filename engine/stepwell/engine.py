@@ -128,12 +128,12 @@ class Engine:
             park_after=as_seconds(park_after, "park_after"),
             ttl=ttl,
             owner=make_run_id(),
+            stamp=env.stamper(),
         )
         self._driver = Driver(self._parts, self._sessions)
         self._control = Control(self._parts, self._sessions, self._driver)
         self._queries = Queries(self._parts)
-        self._pid = os.getpid()
-        self._closed = False
+        self._pid, self._closed = os.getpid(), False
         self._lock = threading.Lock()
 
     # ---- driving

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from time import time_ns
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import field, frozen
@@ -89,11 +90,11 @@ class Environment:
     executor: Executor | None = None
     threads: bool = True
 
-    def stamp(self) -> str:
-        """The clock's time as the wire writes it."""
+    def stamper(self) -> Callable[[], str]:
+        """What gives the clock's time as the wire writes it."""
         if type(self.clock) is SystemClock:  # the same, and no datetime, which takes longer than all the rest
-            return stamp(time.time_ns() // 1000)
-        return instant(self.clock.now())
+            return lambda: stamp(time_ns() // 1000)
+        return lambda: instant(self.clock.now())
 
     def make_executor(self) -> Executor:
         """The pool that is used when none was given."""
@@ -120,7 +121,7 @@ def new_run_id() -> str:
     """A UUID of version 7: sortable by time, and rising within a process. Source: RFC 9562, section 5.7."""
     global _last_id  # noqa: PLW0603 - a process has one sequence of ids
     with _id_lock:
-        stamp = time.time_ns() * 4096 // 1_000_000  # milliseconds, and 12 bits below them
+        stamp = time_ns() * 4096 // 1_000_000  # milliseconds, and 12 bits below them
         _last_id = stamp = max(stamp, _last_id + 1)
     high = ((stamp >> 12) & (2**48 - 1)) << 16 | 0x7000 | (stamp & 0xFFF)
     low = int.from_bytes(os.urandom(8), "big") & (2**62 - 1) | 2**63

@@ -82,7 +82,7 @@ def stamp(value: int) -> str:
     if seconds != known:
         text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
         _second = seconds, text
-    return f"{text}.{str(1_000_000 + rest)[1:]}Z"
+    return f"{text}.{rest:06}Z"
 
 
 def parse_instant(text: str) -> datetime:

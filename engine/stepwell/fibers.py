@@ -27,6 +27,7 @@ class Pending(msgspec.Struct, eq=False):  # a Struct, because every command has 
     Attributes:
         at: path of the command in its run.
         command: what was yielded.
+        name: for a Step, its name.
         number: for a Step, how often its name was yielded so far.
         cancelling: for a Step, cancelled: no attempt may begin any more.
         lost: for a Step in a Race that another branch has decided: a late result is dropped.
@@ -43,6 +44,7 @@ class Pending(msgspec.Struct, eq=False):  # a Struct, because every command has 
     at: str
     command: Command[Any]
     fiber: Fiber
+    name: str | None = None
     number: int = 0
     cancelling: bool = False
     lost: bool = False
@@ -58,8 +60,7 @@ class Pending(msgspec.Struct, eq=False):  # a Struct, because every command has 
     @property
     def step_id(self) -> str:
         """For a Step, its name with `#2`, `#3` on repeats."""
-        name = self.command.label if self.number else ""
-        return f"{name}#{self.number}" if self.number > 1 else name
+        return f"{self.name}#{self.number}" if self.number > 1 else self.name or ""
 
 
 class Fiber(msgspec.Struct, eq=False, weakref=True):

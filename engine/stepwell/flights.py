@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from msgspec import Raw
 
@@ -19,17 +19,15 @@ from .inputs import inputs_digest
 from .loading import Loaded, Parts
 from .logs import logger
 from .machine import Machine
-from .performers import Flight, Landed, LeavesLoop, NeverRanError, StepContext, end_of, own_copy
-from .results import result_type
+from .performers import Flight, LeavesLoop, StepContext, end_of, own_copy
 from .retry import RetryPolicy
+from .steps import callee_of
 
 __all__ = ["Flights"]
 
 MAX_DAEMONS = 64
 """Sync steps with a time-out that one session runs at once: each has a thread of its own."""
 
-
-_UNBORN = Landed(error=NeverRanError())
 _NO_TIME = timedelta()
 
 
@@ -47,7 +45,7 @@ class Flights:
         self.run = run
         self.wakeup = wakeup
         self.under_way: dict[str, Flight] = {}
-        self._refused: dict[str, e.EventBase] = {}
+        self._ended: dict[str, e.EventBase] = {}  # outcomes that nobody has collected yet
         self._inputs: dict[str, str | None] = {}
         self._ends: dict[str, tuple[BaseException | None, timedelta]] = {}
         self._now = parts.environment.clock.now
@@ -59,17 +57,15 @@ class Flights:
         now: datetime | None = None
         left: int | None = None
         chosen = []
-        for pending in machine.pending.values():
-            command = pending.command
-            if not command.is_effect or pending.cancelling or pending.begun:
-                continue
-            if pending.at in self.under_way or pending.at in self._refused:
+        for at, pending in machine.pending.items():
+            if pending.name is None or pending.cancelling or pending.begun or at in self.under_way or at in self._ended:
                 continue
             if pending.due is not None:
                 now = now or self._now()
                 if e.parse_instant(pending.due) > now:
                     continue
-            if _step(pending).given.timeout is not None and self._has_thread(_step(pending)):
+            command: Any = pending.command
+            if command.given.timeout is not None and self._has_thread(command):
                 if left is None:
                     left = MAX_DAEMONS - sum(self._has_thread(flight.command) for flight in self.under_way.values())
                 left -= 1
@@ -80,57 +76,69 @@ class Flights:
 
     def _has_thread(self, command: c.Step[Any]) -> bool:
         """Whether a step runs in a thread of its own."""
-        return command.given.timeout is not None and not self.parts.performer.is_async(command)
+        return command.given.timeout is not None and not self._is_async(command)
+
+    def _is_async(self, command: c.Step[Any]) -> bool:
+        """Whether a step runs on the event loop."""
+        return self.parts.performer.awaits and callee_of(command.fn).is_async
 
     def begins(self, ready: list[Pending]) -> list[e.EventBase]:
         """The `begin` events that have to be on disk before these steps are called."""
-        once = [p for p in ready if _step(p).given.at_most_once]
-        if not once:
-            return []
-        stamp = self.parts.stamp()
-        return [e.Begin(at=p.at, step_id=p.step_id, name=p.command.label, timestamp=stamp) for p in once]
+        begins: list[e.EventBase] = []
+        for pending in ready:
+            command: Any = pending.command
+            if command.given.at_most_once:
+                stamp = self.parts.stamp()
+                begins.append(e.Begin(at=pending.at, step_id=pending.step_id, name=command.name, timestamp=stamp))
+        return begins
 
     def launch(self, ready: list[Pending], *, alone: bool) -> None:
         """Begin an attempt of each; a lone sync step without a time-out runs in this thread, to its end."""
-        run, performer = self.run, self.parts.performer
+        run, parts = self.run, self.parts
+        performer, results = parts.performer, run.machine.results
         for pending in ready:
             command: Any = pending.command
-            attempt, step_id = pending.attempts + 1, pending.step_id
+            at, step_id, attempt, timeout = pending.at, pending.step_id, pending.attempts + 1, command.given.timeout
             try:
-                into = result_type(command)
-                self.parts.codec.check(into)
+                form = results.of(command)
             except CodecError as error:  # the result could never be read back: the step fails before it is called
-                self._refused[pending.at] = self._failed(pending, error, attempt, self.parts.stamp())
+                self._ended[at] = self._failed(pending, error, attempt, parts.stamp())
                 continue
-            context = StepContext(run.run_id, step_id, attempt, (run.start.epoch, pending.at, command.name))
-            started, timeout, since = self.parts.environment.stamp(), command.given.timeout, None
-            if self.parts.listens:
-                self.parts.tell(lc.StepStarted(run.run_id, step_id, pending.at, attempt))
-                since = self._now()
-            deadline = None if timeout is None else self._now() + timedelta(seconds=timeout)
+            context = StepContext(run.run_id, step_id, attempt, (run.start.epoch, at, command.name))
+            flight = Flight(at, step_id, command, form, context, parts.stamp(), None)
+            if parts.listens:
+                parts.tell(lc.StepStarted(run.run_id, step_id, at, attempt))
+                flight.since = self._now()
+            if timeout is not None:
+                flight.deadline = self._now() + timedelta(seconds=timeout)
             own = own_copy(command)  # here, in the owner's thread: a sibling may change what is shared while this waits
-            self._inputs[pending.at] = inputs_digest(self.parts.codec, command)
-            flight = Flight(pending.at, step_id, command, into, context, started, since, _UNBORN, deadline)
-            self.under_way[pending.at] = flight  # before it runs, so that it can be told that nobody wants it any more
-            if alone and timeout is None and not performer.is_async(command):
-                flight.future = performer.run_here(own, context)
-            else:
-                flight.future = performer.launch(own, context, daemon=timeout is not None)
-                flight.future.add_done_callback(lambda _: self.wakeup.set())
+            self._inputs[at] = inputs_digest(parts.codec, command)
+            self.under_way[at] = flight  # before it runs, so that it can be told that nobody wants it any more
+            try:
+                if alone and timeout is None and not (form.is_async and performer.awaits):
+                    value, failure = performer.run_here(own, context)
+                else:
+                    flight.future = performer.launch(own, context, daemon=timeout is not None)
+                    flight.future.add_done_callback(lambda _: self.wakeup.set())
+                    continue
+            finally:
+                if flight.future is None:
+                    del self.under_way[at]
+            self._ended[at] = self._outcome(flight, pending, value, failure)
 
     # ---- while they run
 
     def flies(self, at: str) -> bool:
         """Whether an attempt is under way, or has an outcome that is not recorded yet."""
-        return at in self.under_way or at in self._refused
+        return at in self.under_way or at in self._ended
 
     def may_cancel(self, pending: Pending) -> bool:
         """Whether a cancelled step's outcome is `cancelled`; one that runs keeps its real one, unless it is lost."""
         flight = self.under_way.get(pending.at)
         if flight is None:
-            return pending.at not in self._refused
+            return pending.at not in self._ended
         flight.context.cancel()
-        queued = flight.deadline is None and not self.parts.performer.is_async(flight.command)
+        queued = flight.deadline is None and not self._is_async(flight.command)
         if not pending.lost and not (queued and flight.future.cancel()):
             return False
         self._drop(flight)
@@ -142,10 +150,9 @@ class Flights:
 
     def landed(self) -> bool:
         """Whether an attempt has ended or timed out."""
-        for flight in self.under_way.values():
-            if flight.future.done() or self._is_late(flight):
-                return True
-        return bool(self._refused)
+        if self._ended:
+            return True
+        return any(flight.future.done() or self._is_late(flight) for flight in self.under_way.values())
 
     def _is_late(self, flight: Flight) -> bool:
         return flight.deadline is not None and flight.deadline <= self._now()
@@ -166,7 +173,7 @@ class Flights:
 
     def collect(self, machine: Machine) -> dict[str, e.EventBase]:
         """What the attempts that have ended come to, by `at`: `step` or `attempt` events."""
-        outcomes, self._refused = self._refused, {}
+        outcomes, self._ended = self._ended, {}
         for at, flight in list(self.under_way.items()):
             done = flight.future.done()
             if not done and not self._is_late(flight):
@@ -176,26 +183,26 @@ class Flights:
                 self._drop(flight)
             self.under_way.pop(at, None)
             if pending is not None:
-                outcomes[at] = self._outcome(flight, pending, done)
+                error = _error_of(flight) if done else self._timed_out(flight)
+                outcomes[at] = self._outcome(flight, pending, None if error else flight.future.result(), error)
         return outcomes
 
-    def _outcome(self, flight: Flight, pending: Pending, done: bool) -> e.EventBase:
+    def _timed_out(self, flight: Flight) -> BaseException:
+        flight.context.cancel()
+        return StepTimeoutError(f"step {flight.step_id!r} took longer than {flight.command.given.timeout:g} s")
+
+    def _outcome(self, flight: Flight, pending: Pending, value: Any, error: BaseException | None) -> e.EventBase:
+        """The event that says how an attempt ended."""
         number = flight.context.attempt
-        error: BaseException | None
-        if not done:
-            flight.context.cancel()
-            error = StepTimeoutError(f"step {flight.step_id!r} took longer than {flight.command.given.timeout:g} s")
-        else:
-            error = _error_of(flight)
         if error is None:
             try:
-                result = self.parts.codec.encode(flight.future.result(), flight.into)
+                result = Raw(flight.form.write(value))
             except CodecError as unfit:
                 error = unfit
             else:
                 if flight.since is not None:
                     self._ends[flight.at] = (None, self._now() - flight.since)
-                return self._event(flight.step_id, pending, number, flight.started, result=Raw(result))
+                return self._event(pending, number, flight.started, result=result)
         self._keep_error(flight.at, error)
         if not pending.cancelling and not flight.command.given.at_most_once:
             policy = self._policy(flight.command)
@@ -223,29 +230,29 @@ class Flights:
 
     def given_up(self, pending: Pending, attempt: e.Attempt) -> e.Step:
         """The outcome of a step that is cancelled after an attempt failed: that failure, and no further attempts."""
-        return self._event(pending.step_id, pending, attempt.attempt, attempt.timestamp, error=attempt.error)
+        return self._event(pending, attempt.attempt, attempt.timestamp, error=attempt.error)
 
     def _policy(self, command: c.Step[Any]) -> RetryPolicy:
         return command.given.retry or self.run.workflow.retry or self.parts.retry
 
     def _failed(self, pending: Pending, error: BaseException, attempts: int, started: str) -> e.Step:
         self._keep_error(pending.at, error)
-        return self._event(pending.step_id, pending, attempts, started, error=failure_of(error, attempts=attempts))
+        return self._event(pending, attempts, started, error=failure_of(error, attempts=attempts))
 
     def _keep_error(self, at: str, error: BaseException) -> None:
         """Keep for the listener what the record doesn't tell."""
         if self.parts.listens:
             self._ends[at] = (error, _NO_TIME)
 
-    def _event(self, step_id: str, pending: Pending, attempts: int, started: str, **outcome: Any) -> e.Step:
+    def _event(self, pending: Pending, attempts: int, started: str, **outcome: Any) -> e.Step:
         return e.Step(
             at=pending.at,
-            step_id=step_id,
-            name=_step(pending).name,
+            step_id=pending.step_id,
+            name=pending.name or "",
             attempts=attempts,
             started=started,
             inputs=self._inputs.pop(pending.at, None),
-            timestamp=self.parts.environment.stamp(),
+            timestamp=self.parts.stamp(),
             **outcome,
         )
 
@@ -254,7 +261,7 @@ class Flights:
         self.under_way.pop(flight.at, None)
         flight.dropped = True
         flight.context.cancel()
-        if self.parts.performer.is_async(flight.command):
+        if self._is_async(flight.command):
             flight.future.cancel()
         flight.future.add_done_callback(lambda _: self._report_late(flight))
 
@@ -282,11 +289,6 @@ class Flights:
             self.parts.tell(lc.StepErrored(run_id, step_id, at, event.attempts, event.error, error))
         else:
             self.parts.tell(lc.StepCompleted(run_id, step_id, at, event.attempts, took.total_seconds()))
-
-
-def _step(pending: Pending) -> c.Step[Any]:
-    step: c.Step[Any] = cast("Any", pending.command)  # `is_effect` said so
-    return step
 
 
 def _error_of(flight: Flight) -> BaseException | None:

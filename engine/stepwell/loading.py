@@ -43,6 +43,7 @@ class Parts(msgspec.Struct, frozen=True):
         park_after: seconds of waiting that a thread is kept for.
         ttl: seconds that a lease lasts.
         owner: names this engine in leases.
+        stamp: gives the clock's time as the wire writes it.
     """
 
     store: Store
@@ -56,6 +57,7 @@ class Parts(msgspec.Struct, frozen=True):
     park_after: float
     ttl: float
     owner: str
+    stamp: Callable[[], str]
 
     def lease_request(self) -> LeaseRequest:
         """Ask for a lease; made once for all repeats of one write."""
@@ -64,10 +66,6 @@ class Parts(msgspec.Struct, frozen=True):
     def now(self) -> datetime:
         """The clock's time."""
         return self.environment.clock.now()
-
-    def stamp(self) -> str:
-        """The clock's time as the wire writes it."""
-        return self.environment.stamp()
 
 
 class Loaded(msgspec.Struct, eq=False):

@@ -120,8 +120,7 @@ class Machine:
         self.mailbox = Mailbox()
         self._asking: tuple[Fiber, str] | None = None
         self._held: deque[tuple[e.EventBase, int]] = deque()
-        self._step_ids: dict[str, int] = {}
-        self._results = Results(codec)
+        self.results = Results(codec)
         self._timers_set: set[str] = set()
         root = workflow.fn(*decode_input(codec, workflow, start.input))
         self._fibers = Scheduler(workflow.name, root, self, trace)
@@ -182,14 +181,6 @@ class Machine:
 
     def admit(self, pending: Pending) -> Verdict | None:
         command = pending.command
-        if isinstance(command, c.Step):
-            name = command.name
-            pending.number = number = self._step_ids.get(name, 0) + 1
-            self._step_ids[name] = number
-            if number == 1 and name == "<lambda>":
-                why = "a lambda has no name to be recorded by; write Step(...).options(name=...)"
-                raise self._fibers.invalid(pending.fiber, why)
-            return None
         try:
             if isinstance(command, c.Suspend):
                 pending.default, pending.show = default_and_show(self.codec, command)
@@ -302,7 +293,7 @@ class Machine:
 
     def _on_step(self, event: e.Step) -> None:
         pending: Any = self.pending.get(event.at)
-        if pending is None or not pending.command.is_effect or pending.command.name != event.name:
+        if pending is None or pending.name != event.name:
             raise self._divergence(event)
         if pending.lost:  # it ended together with the winner of its Race
             self._fibers.settle_cancelled(pending)
@@ -313,7 +304,7 @@ class Machine:
             raise CorruptHistoryError(f"run {self.run_id!r}, event {self._fibers.event}: a step without an outcome")
         else:
             try:
-                value = self._results.reader(pending.command)(event.result)
+                value = self.results.of(pending.command).read(event.result)
             except CodecError as error:
                 raise unfit(self.run_id, self._fibers.event, event.step_id, error) from error
             self._fibers.settle(pending, value)

@@ -23,6 +23,7 @@ from .commands import Step
 from .digests import digest
 from .environment import Environment
 from .errors import InvalidInputError
+from .results import Form
 from .steps import callee_of
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Flight",
-    "Landed",
     "LeavesLoop",
-    "NeverRanError",
     "NoThreadError",
     "Perform",
     "Performer",
@@ -55,7 +54,7 @@ class StepContext:
         attempt: 1-based number of this try.
     """
 
-    __slots__ = ("_cancelled", "_event", "_key", "_lock", "attempt", "run_id", "step_id")
+    __slots__ = ("_cancelled", "_key", "_waiters", "attempt", "run_id", "step_id")
 
     def __init__(self, run_id: str, step_id: str, attempt: int, key: tuple[int, str, str]) -> None:
         self.run_id = run_id
@@ -63,8 +62,7 @@ class StepContext:
         self.attempt = attempt
         self._key = key
         self._cancelled = False
-        self._event: threading.Event | None = None  # made when somebody waits
-        self._lock = threading.Lock()
+        self._waiters: list[threading.Event] = []  # of those that wait now
 
     def __repr__(self) -> str:
         return f"StepContext(run_id={self.run_id!r}, step_id={self.step_id!r}, attempt={self.attempt})"
@@ -84,18 +82,17 @@ class StepContext:
 
     def wait_cancelled(self, seconds: float) -> bool:
         """Wait in place of sleeping: True as soon as `cancelled`."""
-        with self._lock:
-            event = self._event = self._event or threading.Event()
-            if self._cancelled:
-                event.set()
-        return event.wait(seconds)
+        event = threading.Event()
+        self._waiters.append(event)
+        try:
+            return self._cancelled or event.wait(seconds)  # looked at after the event is there for `cancel` to see
+        finally:
+            self._waiters.remove(event)
 
     def cancel(self) -> None:
         """Tell the step; for interpreters."""
-        with self._lock:
-            self._cancelled = True
-            event = self._event
-        if event is not None:
+        self._cancelled = True
+        for event in list(self._waiters):
             event.set()
 
 
@@ -153,50 +150,8 @@ class NoThreadError(RuntimeError):
     """There is no thread or executor for a step now; there may be one later."""
 
 
-class NeverRanError(Exception):
-    """A call was cancelled before it began."""
-
-
-class Landed:
-    """The end of a call that was made in this thread, as a future has it."""
-
-    __slots__ = ("_error", "_value")
-
-    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
-        self._value = value
-        self._error = error
-
-    def done(self) -> bool:
-        """Yes."""
-        return True
-
-    def cancel(self) -> bool:
-        """Too late."""
-        return False
-
-    def cancelled(self) -> bool:
-        """Never, but for a call that did not come about."""
-        return isinstance(self._error, NeverRanError)
-
-    def exception(self) -> BaseException | None:
-        """How the call failed."""
-        return self._error
-
-    def result(self) -> Any:
-        """What the call gave; raises what it raised."""
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        """Call it at once."""
-        fn(self)
-
-
-def end_of(future: Future[Any] | Landed) -> BaseException | None:
+def end_of(future: Future[Any]) -> BaseException | None:
     """How a call failed, None when it did not."""
-    if isinstance(future, Landed):
-        return future.exception()
     from concurrent.futures import CancelledError
 
     try:
@@ -209,23 +164,23 @@ class Flight(msgspec.Struct, eq=False):
     """One attempt that is under way.
 
     Attributes:
-        into: type of its result.
-        future: its end.
+        form: how its result is recorded.
         started: when it was begun, as the wire writes it.
         since: the same, for the listener; None when there is none.
         deadline: when it times out, or None.
+        future: its end; None for a call in the session's own thread.
         dropped: nobody waits for it any more; its end is only reported.
     """
 
     at: str
     step_id: str
     command: Step[Any]
-    into: Any
+    form: Form
     context: StepContext
     started: str
     since: datetime | None
-    future: Any  # a Future, or Landed
     deadline: datetime | None = None
+    future: Any = None  # a Future
     dropped: bool = False
 
 
@@ -252,6 +207,7 @@ class Performer:
         perform: Perform = call_step,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self.awaits = perform is call_step  # whether what a step of `async def` gives is awaited, on the loop
         self._environment = environment
         self._perform = perform
         self._given_loop = loop
@@ -259,14 +215,17 @@ class Performer:
         self._executor: Executor | None = None
         self._lock = threading.Lock()
 
-    def run_here(self, step: Step[Any], context: StepContext) -> Landed:
-        """Perform a sync step in this thread. KeyboardInterrupt and SystemExit pass through."""
+    def run_here(self, step: Step[Any], context: StepContext) -> tuple[Any, BaseException | None]:
+        """Perform a sync step in this thread: what it gave, and how it failed, one of them None.
+
+        KeyboardInterrupt and SystemExit pass through.
+        """
         try:
-            return Landed(contextvars.copy_context().run(self._call, step, context))
+            return contextvars.copy_context().run(self._call, step, context), None
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            return Landed(None, error)
+            return None, error
 
     def launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
         """Perform a step elsewhere: on the loop, in a daemon thread, or on the executor.
@@ -281,7 +240,7 @@ class Performer:
 
     def _launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
         within = contextvars.copy_context()
-        if self.is_async(step):
+        if self.awaits and callee_of(step.fn).is_async:
             return self._get_loop().call(partial(self._awaited, step, context), within)
         if daemon and self._environment.threads:
             from concurrent.futures import Future
@@ -297,10 +256,6 @@ class Performer:
             thread.start()
             return future
         return self._get_executor().submit(within.run, self._call, step, context)
-
-    def is_async(self, step: Step[Any]) -> bool:
-        """Whether the step runs on the event loop: its function is `async def`, and is what is called."""
-        return self._perform is call_step and callee_of(step.fn).is_async
 
     def close(self) -> None:
         """End the threads; steps that run are not waited for."""

@@ -36,12 +36,10 @@ def settle(attempt: Callable[[], AppendOutcome], clock: Clock) -> Committed | Al
         StoreUnavailableError: it was not applied, time and again.
         StoreError: its outcome stayed unknown; the next session finds out by reading.
     """
-    failed = attempt()
-    for n in range(TRIES - 1):
-        if not isinstance(failed, (NotApplied, Unknown)):
-            return failed
-        clock.wait(threading.Event(), min(1.0, 0.01 * 2**n))
-        failed = attempt()
+    tries, failed = 1, attempt()
+    while isinstance(failed, (NotApplied, Unknown)) and tries < TRIES:
+        clock.wait(threading.Event(), min(1.0, 0.01 * 2 ** (tries - 1)))
+        tries, failed = tries + 1, attempt()
     if not isinstance(failed, (NotApplied, Unknown)):
         return failed
     if isinstance(failed, Unknown):
@@ -85,14 +83,14 @@ class Recorder:
             StoreError, StoreUnavailableError: as `settle`.
         """
         self._count += 1
-        lease = self.lease
+        lease, seq, append = self.lease, self.seq, self.store.append
         records = [to_draft(event) for event in events]
-        attempt_id = f"{lease.fence}-{self.seq}-{self._count}"
+        attempt_id = f"{lease.fence}-{seq}-{self._count}"
         outcome = settle(
-            lambda: self.store.append(
+            lambda: append(
                 lease.run_id,
                 lease.incarnation,
-                self.seq,
+                seq,
                 records,
                 attempt_id=attempt_id,
                 head=head,
@@ -102,19 +100,16 @@ class Recorder:
             ),
             self.clock,
         )
-        if type(outcome) is Committed:
-            self.seq += len(records)
+        if isinstance(outcome, (Committed, AlreadyCommitted)):
+            self.seq = seq + len(records)
             return True
         if isinstance(outcome, Fenced):
             raise LeaseLostError(
                 f"run {lease.run_id!r} was taken over by session {outcome.fence}; this is session {lease.fence}"
             )
-        if isinstance(outcome, Conflict):
-            if outcome.incarnation != lease.incarnation:
-                raise LeaseLostError(f"run {lease.run_id!r} was reset or retried meanwhile")
-            return False
-        self.seq += len(records)
-        return True
+        if outcome.incarnation != lease.incarnation:
+            raise LeaseLostError(f"run {lease.run_id!r} was reset or retried meanwhile")
+        return False
 
     def give_up(self, head: Head) -> None:
         """Write the head and end the lease, wherever the tail is; a run that was closed meanwhile stays as it is."""

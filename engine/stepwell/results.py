@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, get_args, get_origin
 
+import msgspec
+
 from . import commands as c
 from .codec import Codec, return_annotation
 from .errors import CodecError, InvalidInputError
+from .steps import callee_of
 from .workflows import Workflow
 
-__all__ = ["Results", "default_and_show", "flow_result", "result_type"]
+__all__ = ["Form", "Results", "default_and_show", "flow_result", "result_type"]
 
-MAX_READERS = 100
-"""Step functions of which one run remembers how results are decoded; a workflow may make ever new ones."""
+MAX_FORMS = 100
+"""Step functions of which one run remembers how results are recorded; a workflow may make ever new ones."""
 
 
 def result_type(command: c.Command[Any]) -> Any:
@@ -29,30 +32,48 @@ def result_type(command: c.Command[Any]) -> Any:
     return return_annotation(command.fn)
 
 
+class Form(msgspec.Struct, frozen=True, eq=False):
+    """How what a step gives is recorded.
+
+    Attributes:
+        write: makes JSON of a value; raises CodecError.
+        read: makes the value of JSON; raises CodecError.
+        is_async: whether what the step calls in the end is `async def`.
+    """
+
+    write: Callable[[Any], bytes]
+    read: Callable[[Any], Any]
+    is_async: bool
+
+
 class Results:
-    """Decodes what steps gave; what is known of a function is looked up once."""
+    """Knows how results of steps are recorded; what is known of a function is looked up once."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._readers: dict[Any, Callable[[Any], Any]] = {}
+        self._forms: dict[Any, Form] = {}
 
-    def reader(self, step: c.Step[Any]) -> Callable[[Any], Any]:
-        """What decodes the result of a step.
+    def of(self, step: c.Step[Any]) -> Form:
+        """How the result of a step is recorded.
 
         Raises:
             CodecError: its type can't be decoded, or its annotation not be resolved.
         """
         if step.given.into is not c.UNSET:
-            return self._codec.reader(step.given.into)
+            return self._made(step)
         try:
-            return self._readers[step.fn]
+            return self._forms[step.fn]
         except KeyError:
-            reader = self._codec.reader(result_type(step))
-            if len(self._readers) < MAX_READERS:
-                self._readers[step.fn] = reader
-            return reader
+            form = self._made(step)
+            if len(self._forms) < MAX_FORMS:
+                self._forms[step.fn] = form
+            return form
         except TypeError:  # an object that can be called and not be hashed
-            return self._codec.reader(result_type(step))
+            return self._made(step)
+
+    def _made(self, step: c.Step[Any]) -> Form:
+        into = result_type(step)
+        return Form(self._codec.writer(into), self._codec.reader(into), callee_of(step.fn).is_async)
 
 
 def flow_result(workflow: Workflow[..., Any]) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from typing import Any, Protocol
 
 from . import commands as c
+from .command import Command
 from .errors import CancelIgnoredError, Cancelled, InvalidYieldError, StepwellWarning, Thrown
 from .fibers import CancelState, Fiber, Group, Pending, Verdict, line_of
 
@@ -27,6 +28,8 @@ MAX_IGNORED_CLOSES = 100
 MAX_TURN = 100_000
 """Commands that one turn may issue: a loop that never waits for anything is a mistake."""
 
+_NOT_CANCELLED = CancelState.NONE
+
 
 class Host(Protocol):
     """What the scheduler asks of the machine."""
@@ -36,7 +39,7 @@ class Host(Protocol):
         ...
 
     def admit(self, pending: Pending) -> Verdict | None:
-        """Take in a numbered command: its answer, where there is one at once; None: it is pending."""
+        """Take in a numbered command that is no step: its answer, where there is one at once; None: it is pending."""
         ...
 
 
@@ -72,7 +75,7 @@ class Scheduler:
         self.root = Fiber(gen)
         self._fibers: dict[int, Fiber] = {id(gen): self.root}
         self._queue: deque[tuple[Fiber, Any, BaseException | None]] = deque([(self.root, None, None)])
-        self._issued = 0
+        self._numbers: dict[str, int] = {}
 
     @property
     def thrown(self) -> bool:
@@ -80,12 +83,31 @@ class Scheduler:
 
     def run(self) -> Verdict | None:
         """Run every fiber that can go on, until each is blocked or the scheduler is halted; how the root ended."""
-        self._issued = 0
-        queue = self._queue
+        issued, queue = 0, self._queue
         while queue and not self.halted:
             fiber, value, error = queue.popleft()
-            if not fiber.ended:
-                self._advance(fiber, value, error)
+            if fiber.ended:
+                continue
+            fiber.started = True
+            while True:
+                issued += 1
+                if issued > MAX_TURN:
+                    why = f"one turn issued more than {MAX_TURN:,} commands: it loops and never waits"
+                    raise self.invalid(fiber, why)
+                try:
+                    command = fiber.gen.send(value) if error is None else fiber.gen.throw(error)
+                except StopIteration as stop:
+                    self._end(fiber, Verdict(stop.value))
+                    break
+                except (KeyboardInterrupt, SystemExit):
+                    raise  # of the process, never the workflow's outcome
+                except BaseException as raised:
+                    self._end(fiber, Verdict(error=raised))
+                    break
+                at_once = self._issue(fiber, command)
+                if at_once is None:
+                    break
+                value, error = at_once.value, at_once.error
         return self.verdict
 
     def answer(self, fiber: Fiber, verdict: Verdict, *, first: bool = False) -> None:
@@ -158,35 +180,14 @@ class Scheduler:
 
     # ---- running
 
-    def _advance(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:
-        """Run one fiber until it blocks or ends."""
-        fiber.started = True
-        gen = fiber.gen
-        while True:
-            self._issued += 1
-            if self._issued > MAX_TURN:
-                raise self.invalid(fiber, f"one turn issued more than {MAX_TURN:,} commands: it loops and never waits")
-            try:
-                command = gen.send(value) if error is None else gen.throw(error)
-            except StopIteration as stop:
-                return self._end(fiber, Verdict(stop.value))
-            except (KeyboardInterrupt, SystemExit):
-                raise  # of the process, never the workflow's outcome
-            except BaseException as raised:
-                return self._end(fiber, Verdict(error=raised))
-            at_once = self._issue(fiber, command)
-            if at_once is None:
-                return None
-            value, error = at_once.value, at_once.error
-
     def _issue(self, fiber: Fiber, command: Any) -> Verdict | None:
         """Take in what a fiber yielded: its answer, where there is one at once, or None when the fiber blocks."""
-        if not isinstance(command, c.Command):
+        if not isinstance(command, Command):
             raise self.invalid(fiber, f"it yielded {_shown(command)}")
         self.made.pop(id(command), None)
         if not command.numbered:
             return self.host.unnumbered(fiber, command)
-        if fiber.cancel is not CancelState.NONE:
+        if fiber.cancel is not _NOT_CANCELLED:
             stops = command.is_group or command.is_effect
             if command.is_wait or (stops and fiber.cancel is CancelState.DUE):
                 return self._throw_cancelled(fiber)
@@ -194,13 +195,25 @@ class Scheduler:
         fiber.count += 1
         if self.trace is not None:
             self.trace.append((at, command))
-        if command.is_group:
+        if command.is_effect:
+            pending = self._numbered(at, command, fiber)
+        elif command.is_group:
             return self._open(fiber, command, at)
-        pending = Pending(at, command, fiber)
-        at_once = self.host.admit(pending)
-        if at_once is None:
-            fiber.waiting = self.pending[at] = pending
-        return at_once
+        else:
+            pending = Pending(at, command, fiber)
+            at_once = self.host.admit(pending)
+            if at_once is not None:
+                return at_once
+        fiber.waiting = self.pending[at] = pending
+        return None
+
+    def _numbered(self, at: str, command: Any, fiber: Fiber) -> Pending:
+        """A step, with the number of its name."""
+        name, numbers = command.name, self._numbers
+        number = numbers[name] = numbers.get(name, 0) + 1
+        if number == 1 and name == "<lambda>":
+            raise self.invalid(fiber, "a lambda has no name to be recorded by; write Step(...).options(name=...)")
+        return Pending(at, command, fiber, name, number)
 
     def _throw_cancelled(self, fiber: Fiber) -> Verdict | None:
         """Cancelled, thrown at a `yield`; None when the fiber has gone on waiting too often and the run is failed."""

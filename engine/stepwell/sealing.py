@@ -52,21 +52,23 @@ def seal(
         One JSON object each, UTF-8, without a newline. All but the last of a batch carry `"more":true`, so that a
         store of lines can tell a batch that was cut short.
     """
-    last = len(records) - 1
     lines = []
-    for i, record in enumerate(records):
-        marks = b""
-        if i < last:
-            marks = b'"more":true,'
+    more, marks = len(records), b""
+    if attempt_id is not None:
+        marks = b'"attemptId":"%b",' % attempt_id.encode()
+    for record in records:
+        more -= 1
+        if more:
+            marks = b'"more":true,%b' % marks
         elif then != "open":
-            marks = b'"then":"closed",'
-        if i == 0 and attempt_id is not None:
-            marks += b'"attemptId":"%b",' % attempt_id.encode()
-        at = (_PREFIX, record.type.encode(), session, offset + i, marks, record.body)
+            marks = b'"then":"closed",%b' % marks
+        at = (_PREFIX, record.type.encode(), session, offset, marks, record.body)
         line = b'%b%b","session":%d,"offset":%d,%b%b' % at
         if not record.body:
             line = line[:-1]  # the comma behind the envelope
         lines.append(b'%b,"crc":"%08x"}' % (line, crc32(line)))
+        marks = b""
+        offset += 1
     return lines
 
 

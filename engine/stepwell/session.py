@@ -132,22 +132,21 @@ class Session:
 
     def _go_on(self) -> Outcome[Any] | None:
         """Do the next thing that is to be done; the outcome once there is nothing left."""
-        machine = self.machine
+        machine, flights = self.machine, self.flights
         if machine.closed:
             return self._ended()
         if self.recorder.lost:
             raise LeaseLostError(f"the lease of run {self.run.run_id!r} was lost", run_id=self.run.run_id)
-        if self.flights.landed():
-            self._outcomes.update(self.flights.collect(machine))
-        if self._outcomes:
-            self._record_outcomes()
+        if flights.landed():
+            self._outcomes.update(flights.collect(machine))
+        if self._outcomes and not self._record_outcomes():
             return None
         if self._answer_pure():
             return None
         if machine.status != "open" and not machine.paused:
             self._close_run()
             return None
-        if not machine.paused and not self.leaving and (ready := self.flights.ready(machine)):
+        if not machine.paused and not self.leaving and (ready := flights.ready(machine)):
             self._launch(ready)
             return None
         wait = self._seconds_to_wait()
@@ -166,8 +165,8 @@ class Session:
             return False
         now = None
         for pending in list(machine.pending.values()):
-            if pending.command.is_effect and not (pending.cancelling or pending.begun):
-                continue  # it is to be performed
+            if pending.name is not None and not pending.cancelling and not pending.begun:
+                continue  # a step that is to be performed
             if machine.pending.get(pending.at) is not pending:
                 continue
             now = now or self.parts.now()
@@ -196,21 +195,22 @@ class Session:
             if len(self._batch) >= MAX_BATCH:
                 self._append([])
 
-    def _record_outcomes(self) -> None:
-        """Write what effects came to, and only then feed it."""
-        machine = self.machine
-        for at, event in list(self._outcomes.items()):
+    def _record_outcomes(self) -> bool:
+        """Write what effects came to, and only then feed it; False when the tail had moved."""
+        machine, outcomes = self.machine, self._outcomes
+        for at, event in list(outcomes.items()):
             pending = machine.pending.get(at)
             if pending is None:
-                self.flights.report_void(self._outcomes.pop(at))
+                self.flights.report_void(outcomes.pop(at))
             elif pending.cancelling and isinstance(event, e.Attempt):  # since the attempt failed
-                self._outcomes[at] = self.flights.given_up(pending, event)
-        events = list(self._outcomes.values())
-        if not events or not self._append(events):
-            return
-        self._outcomes.clear()
-        for event in events:
-            machine.feed(event)
+                outcomes[at] = self.flights.given_up(pending, event)
+        if outcomes:
+            events = list(outcomes.values())
+            if not self._append(events):
+                return False
+            outcomes.clear()
+            machine.fold(events)
+        return True
 
     def _launch(self, ready: list[Pending]) -> None:
         """Start the steps that are ready; all that they follow from is on disk before."""
@@ -227,7 +227,7 @@ class Session:
 
     def _append(self, events: list[e.EventBase], **how: Any) -> bool:
         """Write the batch and these events; False when the tail had moved, which is taken in then."""
-        written = [*self._batch, *events]
+        written = [*self._batch, *events] if self._batch else events
         if self.recorder.append(written, **how):
             self._batch.clear()
             self._write_first = False

@@ -16,10 +16,10 @@ __all__ = ["read_event", "read_tail", "split_list", "to_draft"]
 MAX_TYPES = 100
 """Type names that a recorded failure may have: each becomes a class when it is thrown."""
 
-_encoder = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _list_decoder = msgspec.json.Decoder(list[Raw])
-_TAG = len(b'{"type":"')
+_TAG = len(b'{"type":"",')
 
 
 def to_draft(event: EventBase) -> Draft:
@@ -27,7 +27,7 @@ def to_draft(event: EventBase) -> Draft:
     if event.session or event.offset:
         event = msgspec.structs.replace(event, session=0, offset=0)
     kind = KINDS[type(event)]
-    return Draft(kind, _encoder.encode(event)[_TAG + len(kind) + 2 : -1])
+    return Draft(kind, _encode(event)[_TAG + len(kind) : -1])
 
 
 def read_event(line: bytes, place: str = "") -> Event:
@@ -51,18 +51,20 @@ def read_tail(tail: Tail, run_id: str) -> list[Event]:
     Raises:
         NewerFormatError, CorruptHistoryError: as `read_event`.
     """
-    events: list[Event] = []
-    decode = _decoder.decode
-    for seq, line in enumerate(tail.records, tail.from_seq):
-        if not tail.checked:
-            open_body(line, f"run {run_id!r}, event {seq}")
-        try:
-            event = decode(line)
-        except _NO_EVENT:
-            event = _decoded(line, f"run {run_id!r}, event {seq}")  # the same again, to say where
+    records, seq = tail.records, tail.from_seq
+    if not tail.checked:
+        for number, line in enumerate(records, seq):
+            open_body(line, f"run {run_id!r}, event {number}")
+    try:
+        events = _decoder.decode_lines(b"\n".join(records))
+    except _NO_EVENT:
+        events = []
+    if len(events) != len(records):
+        events = [_decoded(line, f"run {run_id!r}, event {n}") for n, line in enumerate(records, seq)]  # to say where
+    for event in events:
         if type(event) is not Step or event.error is not None or event.offset != seq:
             _check(event, seq, f"run {run_id!r}, event {seq}")
-        events.append(event)
+        seq += 1
     return events
 
 

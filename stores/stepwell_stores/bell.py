@@ -53,14 +53,16 @@ class Bell(ForkAware):
     def __init__(self) -> None:
         self._rung = threading.Condition()
         self._count = 0
+        self._waiting = 0
         self.due = DueBell()
         watch_forks(self)
 
     def ring(self) -> None:
         """Wake all who wait for a history."""
-        with self._rung:
-            self._count += 1
-            self._rung.notify_all()
+        self._count += 1  # first: who begins to wait now sees it
+        if self._waiting:
+            with self._rung:
+                self._rung.notify_all()
 
     def wait(self, grown: Callable[[], bool], timeout: float) -> bool:
         """Block until `grown()`, at most `timeout` seconds; whether it did."""
@@ -73,9 +75,14 @@ class Bell(ForkAware):
             if left <= 0:
                 return False
             with self._rung:
-                if self._count == before:
-                    self._rung.wait(min(left, _POLL))
+                self._waiting += 1
+                try:
+                    if self._count == before:
+                        self._rung.wait(min(left, _POLL))
+                finally:
+                    self._waiting -= 1
 
     def after_fork_in_child(self) -> None:
         """Make a new lock: the inherited one may be held by a thread that isn't here."""
         self._rung = threading.Condition()
+        self._waiting = 0

@@ -19,6 +19,7 @@ FLAGS: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 """With which every file is opened: not inherited by programs that are started, and no link."""
 
 _BUSY = {errno.EAGAIN, errno.EACCES}
+_EXCLUSIVE, _UNLOCK = (0, 0) if fcntl is None else (fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN)
 
 
 def make_private(directory: str) -> None:
@@ -52,15 +53,17 @@ class FileLock:
         assert fcntl is not None  # the caller looked
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | FLAGS, 0o600)
-        deadline, pause = time.monotonic() + seconds, 0.0001
+        pause, deadline = 0.0001, 0.0
         while True:
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._fd, _EXCLUSIVE)
                 return True
             except OSError as e:
                 if e.errno not in _BUSY:
                     raise
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            deadline = deadline or now + seconds
+            if now > deadline:
                 return False
             time.sleep(pause)
             pause = min(pause * 2, 0.002)
@@ -68,7 +71,7 @@ class FileLock:
     def release(self) -> None:
         """Let go. Not by closing: a child that is just being made may have a copy of the descriptor."""
         assert fcntl is not None
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        fcntl.flock(self._fd, _UNLOCK)
 
     def close(self) -> None:
         """Close the file. In a forked child this leaves the parent's lock alone."""

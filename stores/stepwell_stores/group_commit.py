@@ -26,16 +26,15 @@ _LARGEST = 128
 class _Write(Generic[D]):
     """A write of one thread, and what came of it."""
 
-    __slots__ = ("abandoned", "done", "error", "leads", "result", "turn", "work")
+    turn: threading.Lock | None = None  # held until it is done or to lead; None when it led from the start
+    leads = False  # whether it is its thread's turn to lead
+    abandoned = False  # its thread was interrupted while it waited
+    done = False
+    result: Any = None
+    error: BaseException | None = None
 
     def __init__(self, work: Callable[[D], Any]) -> None:
         self.work = work
-        self.turn: threading.Lock | None = None  # held until it is done or to lead
-        self.leads = False  # whether it is its thread's turn to lead
-        self.abandoned = False  # its thread was interrupted while it waited
-        self.done = False
-        self.result: Any = None
-        self.error: BaseException | None = None
 
     def ended(self, result: Any, error: BaseException | None = None) -> None:
         """Take down what came of it."""
@@ -75,45 +74,48 @@ class GroupCommit(Generic[D]):
         write: _Write[D] = _Write(work)
         try:
             with self._lock:
-                self._waiting.append(write)
                 if self._led:
                     write.turn = threading.Lock()
                     write.turn.acquire()
+                    self._waiting.append(write)
                 else:
                     self._led = write.leads = True
-            if write.turn is not None:
-                write.turn.acquire()
+            if write.turn is None:  # and nobody waits, or the lead would have been passed on
+                self._leader = threading.get_ident()
+                return self._transact(work)  # type: ignore[no-any-return]
+            write.turn.acquire()
             if not write.done:
                 self._lead(write)
-        except BaseException:
-            self._abandon(write)
-            raise
+        finally:
+            if not write.done:
+                self._leave(write)
         if write.error is not None:
             raise write.error
-        result: T = write.result
-        return result
+        return write.result  # type: ignore[no-any-return]
 
     def _lead(self, own: _Write[D]) -> None:
+        """Write what waits; the first of it is this thread's own."""
         with self._lock:
             group, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
-            own.leads = True
         try:
             self._leader = threading.get_ident()
             self._write(group)
         finally:
-            self._leader = 0
             others = [write for write in group if write is not own]
             with self._lock:
                 # When this thread was interrupted, the others go on without it.
                 self._waiting[:0] = [write for write in others if not write.done]
-                own.leads = False
-                self._pass_on()
+                self._pass_on(own)
             for write in others:
                 if write.done and write.turn is not None:
                     write.turn.release()
 
-    def _pass_on(self) -> None:
-        """Have the first who still waits lead. The lock is held."""
+    def _pass_on(self, own: _Write[D]) -> None:
+        """Have the first who still waits lead after `own`. The lock is held."""
+        self._leader, own.leads = 0, False
+        if not self._waiting:
+            self._led = False
+            return
         self._waiting = [write for write in self._waiting if not write.abandoned]
         self._led = bool(self._waiting)
         if self._waiting:
@@ -122,15 +124,14 @@ class GroupCommit(Generic[D]):
             if follower.turn is not None:
                 follower.turn.release()
 
-    def _abandon(self, write: _Write[D]) -> None:
-        """The thread of a write was interrupted, and nobody waits for it any more: the lead must not come to it."""
+    def _leave(self, own: _Write[D]) -> None:
+        """A thread goes, and its write is not done by another one: the lead must not stay with it, or come to it."""
         with self._lock:
-            write.abandoned = True
-            if write.leads:
-                write.leads = False
-                self._pass_on()
-            elif write in self._waiting:
-                self._waiting.remove(write)
+            own.abandoned = True
+            if own.leads:
+                self._pass_on(own)
+            elif own in self._waiting:
+                self._waiting.remove(own)
 
     def _write(self, group: list[_Write[D]]) -> None:
         if len(group) > 1 and self._together(group):

@@ -134,8 +134,10 @@ class Database(ForkAware):
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         handle = self._writer
         with handle:
-            db = self._open(handle)
-            self._check_in_place(handle)
+            db = handle.db or self._open(handle)
+            if _inode(self.path) != handle.inode:  # nobody would ever find the records
+                handle.drop()
+                raise StoreError(f"{self.path} was removed or replaced while it was open; nothing was written")
             locked = self._lock_out(BUSY_SECONDS)
             try:
                 return self._transaction(handle, db, work)
@@ -283,12 +285,6 @@ class Database(ForkAware):
             # A file that vanishes under a store is no reason to begin an empty one.
             self._opening = evolve(self._opening, must_exist=True)
         return handle.db
-
-    def _check_in_place(self, handle: _Handle) -> None:
-        """Refuse to write into a file that was removed or replaced: nobody would ever find the records."""
-        if _inode(self.path) != handle.inode:
-            handle.drop()
-            raise StoreError(f"{self.path} was removed or replaced while it was open; nothing was written")
 
     def _judge(self, handle: _Handle, error: Exception, otherwise: type[StoreError]) -> StepwellError:
         """Say what a driver error means, and drop the connection unless it was merely busy."""

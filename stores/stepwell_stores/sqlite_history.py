@@ -39,8 +39,8 @@ def advance(
     release: bool,
 ) -> bool:
     """Move an owner's run on, if it is where the owner says: run, incarnation, fence and seq in `at`."""
-    frees = release or then == "closed"
     closed = then == "closed"
+    frees = release or closed
     if head is None:
         if frees:
             return db.execute(sql.ADVANCE_ONLY_FREE, (count, closed, *at)).rowcount == 1

@@ -118,12 +118,13 @@ def _rerun_on_unknown() -> None:
             raise LostError
         return settle(attempt, clock) if isinstance(outcome, NotApplied) else outcome
 
-    def recorded(self: session.Session) -> None:
+    def recorded(self: session.Session) -> bool:
         of_steps.append(True)
         try:
-            record(self)
+            return record(self)
         except LostError:
             self._outcomes.clear()
+            return True
         finally:
             of_steps.clear()
 
