@@ -19,7 +19,6 @@ Floor 2, pure.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -52,14 +51,14 @@ class _Plan(msgspec.Struct, frozen=True, eq=False):
         free: nothing is said, so JSON shapes only.
         hook: makes the value of a JSON shape.
         read: makes the value of JSON.
-        write: makes JSON of the value, when it is of a class whose values come back without further ado; else None.
+        write: makes JSON of the value.
     """
 
     annotation: Any
     free: bool
     hook: Hook
     read: Callable[[bytes | msgspec.Raw], Any]
-    write: Callable[[Any], bytes | None] | None
+    write: Callable[[Any], bytes]
 
 
 class Codec:
@@ -111,23 +110,7 @@ class Codec:
             >>> Codec().encode({"wait": timedelta(minutes=1)}, dict[str, timedelta])
             b'{"wait":"PT60S"}'
         """
-        return self._encode(value, self._plan(annotation))
-
-    def _encode(self, value: Any, plan: _Plan) -> bytes:
-        if plan.write is not None and (brief := plan.write(value)) is not None:
-            return brief
-        annotation = plan.annotation
-        try:
-            if plan.free or (plan.write is not None and type(value) is annotation):
-                return self._sized(self._write(self._shaper.plain(value)))
-            shape = self._shape(value, annotation)
-            raw = self._sized(self._write(shape))  # before the hooks, which are free to take the shape to pieces
-            self._shaper.same(value, self._load(shape, annotation, plan.hook, "the value is no "))
-        except Refused as e:
-            raise _cannot(e, value, plan) from e
-        except RecursionError as e:
-            raise _error("$", "nested too deep for the stack that is left", "flatten the value") from e
-        return raw
+        return self._plan(annotation).write(value)
 
     def decode(self, raw: bytes | msgspec.Raw, annotation: Any = Any) -> Any:
         """Give the value of recorded or received JSON.
@@ -189,7 +172,7 @@ class Codec:
             >>> Codec().writer(list[int])([1, 2])
             b'[1,2]'
         """
-        return partial(self._encode, plan=self._plan(annotation))
+        return self._plan(annotation).write
 
     def digest(self, value: Any) -> str:
         """Give a short fingerprint that doesn't depend on the order of keys.
@@ -245,22 +228,41 @@ class Codec:
             shape = self._parse(self._sized(raw))
             return shape if free else self._load(shape, annotation, hook, "no ")
 
-        write = self._brief(annotation) if atom else None
-        return _Plan(annotation, free, hook, read if found is None else self._fast(found, read), write)
-
-    def _brief(self, cls: Any) -> Callable[[Any], bytes | None]:
-        """A writer of a plain JSON class; None where it has to be looked at more closely."""
-        encode, most = msgspec.json.encode, self._max_bytes
-        is_int, is_float = cls is int, cls is float
-
-        def write(value: Any) -> bytes | None:
-            if type(value) is not cls or is_float or (is_int and not INT_MIN <= value <= INT_MAX):
-                return None
+        def write(value: Any) -> bytes:
             try:
-                raw = encode(value)
-            except UnicodeEncodeError:
-                return None
-            return raw if len(raw) <= most else None
+                if free or (atom and type(value) is annotation):
+                    return self._sized(self._write(self._shaper.plain(value)))
+                return self._faithful(value, annotation, hook)
+            except Refused as e:
+                raise _cannot(e, value, annotation, free) from e
+            except RecursionError as e:
+                raise _error("$", "nested too deep for the stack that is left", "flatten the value") from e
+
+        if found is None:
+            return _Plan(annotation, free, hook, read, write)
+        brief = self._brief(annotation, write) if atom and annotation is not float else write
+        return _Plan(annotation, free, hook, self._fast(found, read), brief)
+
+    def _faithful(self, value: Any, annotation: Any, hook: Hook) -> bytes:
+        """The JSON of a value that has been seen to come back as it is."""
+        shape = self._shape(value, annotation)
+        raw = self._sized(self._write(shape))  # before the hooks, which are free to take the shape to pieces
+        self._shaper.same(value, self._load(shape, annotation, hook, "the value is no "))
+        return raw
+
+    def _brief(self, cls: Any, otherwise: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+        """A writer of a plain JSON class; `otherwise` finds the same, and can tell what is wrong."""
+        encode, most, is_int = msgspec.json.encode, self._max_bytes, cls is int
+
+        def write(value: Any) -> bytes:
+            if type(value) is cls and (not is_int or INT_MIN <= value <= INT_MAX):
+                try:
+                    raw = encode(value)
+                except UnicodeEncodeError:
+                    return otherwise(value)
+                if len(raw) <= most:
+                    return raw
+            return otherwise(value)
 
         return write
 
@@ -350,13 +352,13 @@ def _error(path: str, reason: str, remedy: str) -> CodecError:
     return CodecError(f"{path}: {reason}" + (f"; {remedy}" if remedy else ""), path=path)
 
 
-def _cannot(refused: Refused, value: Any, plan: _Plan) -> CodecError:
+def _cannot(refused: Refused, value: Any, annotation: Any, free: bool) -> CodecError:
     """Say why a value can't be held, and what to do about it."""
     path = path_of(reversed(refused.keys))
     if refused.remedy:
         return _error(path, refused.reason, refused.remedy)
-    if not plan.free:
-        return _error(path, refused.reason, f"the value must be what {describe(plan.annotation)} says, part by part")
+    if not free:
+        return _error(path, refused.reason, f"the value must be what {describe(annotation)} says, part by part")
     into = "T" if isinstance(value, (list, dict, tuple, set)) else describe(type(value))
     return _error(
         path,

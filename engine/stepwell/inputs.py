@@ -27,18 +27,17 @@ def encode_input(codec: Codec, workflow: Workflow[..., Any], args: tuple[Any, ..
     if not isinstance(workflow, Workflow):
         raise InvalidInputError(f"expected a workflow, as @workflow makes it, got {workflow!r}")
     try:
-        bound = workflow.signature.bind(*args)
+        values = workflow.filled(args)  # defaults are recorded too: a later change of one leaves running runs alone
     except TypeError as error:
         raise InvalidInputError(
             f"workflow {workflow.name!r} takes {workflow.signature}, and was given {len(args)} arguments: {error}"
         ) from error
-    bound.apply_defaults()  # recorded too, so that a later change of a default leaves running runs alone
     parts = []
-    annotations = parameter_annotations(workflow.fn)
-    for (name, value), annotation in zip(bound.arguments.items(), annotations, strict=True):
+    for i, (value, annotation) in enumerate(zip(values, parameter_annotations(workflow.fn), strict=True)):
         try:
             parts.append(codec.encode(value, annotation))
         except CodecError as error:
+            name = list(workflow.signature.parameters)[i]
             raise InvalidInputError(f"workflow {workflow.name!r}, argument {name!r}: {error.message}") from error
     return Raw(b"[" + b",".join(parts) + b"]")
 
@@ -52,7 +51,7 @@ def decode_input(codec: Codec, workflow: Workflow[..., Any], raw: Raw) -> list[A
     annotations = parameter_annotations(workflow.fn)
     values = split_list(raw)
     try:
-        workflow.signature.bind(*values)
+        workflow.filled(values)
     except TypeError as error:
         raise CodecError(f"{len(values)} recorded arguments do not fit {workflow!r}: {error}", path="$") from error
     return [codec.decode(value, into) for value, into in zip(values, annotations, strict=False)]

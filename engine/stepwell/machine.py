@@ -213,7 +213,9 @@ class Machine:
             if self._asking is not None or self.closed or fibers.void:
                 self._take_in_late(event)
             else:
-                self._apply(event)
+                _HANDLERS[type(event)](self, event)
+                if (verdict := fibers.run()) is not None:
+                    self._end(verdict)
             self.seq += 1
 
     def _take_in_late(self, event: e.EventBase) -> None:
@@ -248,10 +250,7 @@ class Machine:
         self._apply(event)
 
     def _apply(self, event: e.EventBase) -> None:
-        handler = _HANDLERS.get(type(event))
-        if handler is None:
-            raise self._divergence(event, f"a {event.kind!r} event has no place here")
-        handler(self, event)
+        _HANDLERS[type(event)](self, event)
         if (verdict := self._fibers.run()) is not None:
             self._end(verdict)
 
@@ -362,6 +361,9 @@ class Machine:
     def _on_patch(self, event: e.Patch) -> None:
         self.patches[event.change_id] = True
 
+    def _misplaced(self, event: e.EventBase) -> None:
+        raise self._divergence(event, f"a {event.kind!r} event has no place here")
+
     def _on_retry(self, event: e.Retry) -> None:
         self.patches.update(event.patches)
 
@@ -419,6 +421,7 @@ _VALUES: dict[type, tuple[type[c.Command[Any]], Callable[[Any], Any]]] = {
 }
 
 _HANDLERS: dict[type[e.EventBase], Callable[[Machine, Any], None]] = {
+    e.Start: Machine._misplaced,
     e.Step: Machine._on_step,
     e.Cancelled: Machine._on_cancelled,
     e.Attempt: Machine._on_attempt,

@@ -121,7 +121,7 @@ class Callee(msgspec.Struct, eq=False):
     """What is known of a function that steps call.
 
     Attributes:
-        name: its own name.
+        name: what a step of it is called.
         defaults: what `@step` says.
         trouble: why a Step can't be made of it, or "".
         is_async: whether what is called in the end is `async def`.
@@ -151,7 +151,10 @@ def callee_of(fn: Callable[..., Any]) -> Callee:
     return callee
 
 
-def _look_at(fn: Callable[..., Any]) -> Callee:
+def _look_at(fn: Any) -> Callee:
+    if not callable(fn):
+        trouble = f"Step needs a function and its arguments, got {fn!r}; write Step(f, x), not Step(f(x))"
+        return Callee("", StepOptions(), trouble, False)
     name, defaults, trouble = _name(fn), getattr(fn, _STEP_DEFAULTS, None) or StepOptions(), ""
     inner = _behind(fn)
     if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (inner, type(inner).__call__)):
@@ -161,7 +164,7 @@ def _look_at(fn: Callable[..., Any]) -> Callee:
         )
     elif defaults.name is None:
         trouble = _wrong_step_name(name, "; say another with @step(name=...)")
-    return Callee(name, defaults, trouble, _is_async(fn))
+    return Callee(defaults.name or name, defaults, trouble, _is_async(fn))
 
 
 @frozen(init=False, slots=False)
@@ -193,18 +196,16 @@ class Step(Command[T_co]):
     @overload
     def __init__(self: Step[R], fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
     def __init__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        if not callable(fn):
-            raise InvalidInputError(
-                f"Step needs a function and its arguments, got {fn!r}; write Step(f, x), not Step(f(x))"
-            )
         known = _callees.get(id(fn))  # `callee_of`, without the call where it is known
         callee = known[1] if known is not None and known[0]() is fn else callee_of(fn)
         if callee.trouble:
             raise InvalidInputError(callee.trouble)
-        given = callee.defaults
         fields = self.__dict__  # what attrs would do for a frozen class, in half the time: every step has one of these
-        fields["fn"], fields["args"], fields["kwargs"], fields["given"] = fn, args, kwargs, given
-        fields["name"] = given.name or callee.name
+        fields["fn"] = fn
+        fields["args"] = args
+        fields["kwargs"] = kwargs
+        fields["given"] = callee.defaults
+        fields["name"] = callee.name
         made = made_in_turn.get()
         if made is not None:
             made[id(self)] = self

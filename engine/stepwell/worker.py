@@ -1,6 +1,8 @@
 """The worker: drives whatever is submitted, due or abandoned, until it is told to stop. Floor 5.
 
-One thread looks for runs and claims as many as there are free threads; each of the others drives one run at a time. A
+One thread looks for runs and claims as many as there are free threads; each of the others drives one run at a time.
+While runs end quickly it claims ahead, no more than is driven in a moment, so that many are claimed in one write; what
+then has to wait all the same is given back, for another worker may be idle. A
 write of this process that makes a run due wakes the looking thread at once; what other processes write is found by
 looking again, every `poll` seconds. So a lost wake-up costs at most that.
 
@@ -18,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from . import events as e
@@ -34,6 +36,12 @@ __all__ = ["Worker"]
 
 _LONGEST_PAUSE = 5.0
 """Seconds between two tries while the store fails."""
+
+_AHEAD = 0.05
+"""Seconds of work that are claimed ahead."""
+
+_STALLED = 0.25
+"""Seconds after which what was claimed ahead is given back, when no run ends meanwhile."""
 
 _SHARE = 5
 """A look that takes long is repeated only after this many times as long: a store without an index scans all runs."""
@@ -90,7 +98,8 @@ class Worker:
     def _reset(self) -> None:
         self._leases: SimpleQueue[Lease | None] = SimpleQueue()
         self._wake, self._stopped = threading.Event(), threading.Event()
-        self._free = self._threads
+        self._free = self._threads  # less than 0 by what is claimed ahead
+        self._seconds = _LONGEST_PAUSE  # that a run takes, a moving average
         self._failed_looks, self._failed_drives = 0, 0  # each in a row, for want of a store that works
         self._sessions: dict[Lease, Session] = {}
         self._ended: Counter[str] = Counter()
@@ -169,13 +178,14 @@ class Worker:
         self._wake.clear()  # before looking: what comes while we look is looked for again
         if self._stopped.is_set():  # the call that would have woken us is wiped out
             return False
-        free = self._free
-        if free == 0:
-            self._wait(self._wake, _LONGEST_PAUSE)  # a thread that becomes free wakes us
+        free, room = self._free, self._room()
+        if room <= 0:  # a thread that becomes free wakes us
+            if not self._wait(self._wake, _STALLED if free < 0 else _LONGEST_PAUSE) and free < 0:
+                self._give_back()
             return True
         began, now = time.perf_counter(), e.micros(self._parts.now())
         try:
-            leases = self._driver.claim_due(free)
+            leases = self._driver.claim_due(room)
             pause = 0.0 if leases else self._seconds_to_next(now)
         except StoreMisconfiguredError:
             raise
@@ -196,14 +206,31 @@ class Worker:
             self._wait(self._wake, min(max(self._poll, _SHARE * (time.perf_counter() - began)), pause))
         return True
 
+    def _room(self) -> int:
+        """How many runs to claim now: none as long as half of what may be claimed ahead is there."""
+        ahead = min(self._threads, int(self._threads * _AHEAD / self._seconds))
+        return self._free + ahead if self._free > 0 or 2 * (self._free + ahead) > ahead else 0
+
+    def _give_back(self) -> None:
+        """Give up what was claimed ahead: the runs that are driven take longer than those before them."""
+        self._seconds = _LONGEST_PAUSE
+        with contextlib.suppress(Empty):
+            while (lease := self._leases.get_nowait()) is not None:
+                with self._lock:
+                    self._free += 1
+                try:
+                    self._parts.store.release(lease)
+                except StoreError as error:
+                    logger.warning("the lease of run %r could not be released: %s", lease.run_id, error)
+
     def _seconds_to_next(self, now: int) -> float:
         due = self._parts.store.next_due()
         if due is None or due <= now:  # what was due and not given can't be claimed, so it is no reason to hurry
             return _LONGEST_PAUSE
         return max(0.001, (due - e.micros(self._parts.now())) / 1e6)
 
-    def _wait(self, event: threading.Event, seconds: float) -> None:
-        self._parts.environment.clock.wait(event, seconds)
+    def _wait(self, event: threading.Event, seconds: float) -> bool:
+        return self._parts.environment.clock.wait(event, seconds)
 
     def _in_trouble(self, what: str, error: StoreError, times: int) -> None:
         """The store failed so many times in a row: tell, and let it rest, longer each time."""
@@ -215,13 +242,18 @@ class Worker:
 
     def _drive_claimed(self) -> None:
         while (lease := self._leases.get()) is not None:
+            began = time.perf_counter()
             try:
                 how = self._drive(lease)
             finally:
+                took = time.perf_counter() - began
                 with self._lock:
+                    self._seconds += 0.1 * (took - self._seconds)
                     self._free += 1
                     self._sessions.pop(lease, None)
-                self._wake.set()
+                    wanted = self._room() > 0
+                if wanted:
+                    self._wake.set()
             with self._lock:
                 self._ended[how] += 1
 

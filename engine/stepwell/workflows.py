@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -50,6 +50,23 @@ class Workflow(Generic[P, R]):
     def signature(self) -> inspect.Signature:
         """The parameters of the generator function."""
         return inspect.signature(self.fn)
+
+    @cached_property
+    def _defaults(self) -> tuple[Any, ...]:
+        """What parameters have by themselves, in their order; `Parameter.empty` where one must be given."""
+        return tuple(parameter.default for parameter in self.signature.parameters.values())
+
+    def filled(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """The arguments of a call, with defaults.
+
+        Raises:
+            TypeError: too few or too many.
+        """
+        defaults = self._defaults
+        rest = defaults[len(args) :]
+        if len(args) > len(defaults) or any(default is inspect.Parameter.empty for default in rest):
+            self.signature.bind(*args)  # which says what is wrong
+        return (*args, *rest)
 
 
 @overload

@@ -42,6 +42,7 @@ from .liveness import Owners
 from .rules import Clock, check_append, check_first, check_lease, check_run_id, earlier, micros, system_clock
 from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
 from .sqlite_history import advance, found, insert, lines_of, refusal
+from .sqlite_leases import Leases
 from .sqlite_rows import Row, find, texts_of
 from .sqlite_verify import verify
 
@@ -80,6 +81,7 @@ class SqliteStore:
             self.path, locks, must_exist=must_exist, synchronous=synchronous, network=network, read_only=read_only
         )
         self._owners = Owners(locks)
+        self._leases = Leases(self._owners, self._clock, read_only=read_only)
         self._bell = Bell()
 
     @property
@@ -108,7 +110,7 @@ class SqliteStore:
             if row is not None:
                 if db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone() != (0, 0):
                     return Exists(self._run_head(row))
-                return Created(self._grant(db, row, lease)[0])
+                return Created(self._leases.grant(db, row, lease)[0])
             buried = db.execute(sql.DELETED_FENCE, (run_id,)).fetchone()
             fence = 1 if buried is None else buried[0] + 1
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
@@ -118,7 +120,7 @@ class SqliteStore:
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, 0, 0))
             if then == "closed":
                 return Created()
-            return Created(self._first_lease(db, run_id, 0, fence, len(lines), lease))
+            return Created(self._leases.first(db, run_id, 0, fence, len(lines), lease))
 
         return self._bell.due.told(self._attempt(work), head.due)
 
@@ -140,7 +142,7 @@ class SqliteStore:
             if db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone() == (incarnation, 0):
                 granted: tuple[Lease | None, int | None] = (None, None)
                 if row.incarnation == incarnation:
-                    granted = self._grant(db, row, lease)
+                    granted = self._leases.grant(db, row, lease)
                 return AlreadyCommitted(0, incarnation, *granted)
             if not row.closed or incarnation != row.incarnation + 1:
                 return row.position.conflict()
@@ -150,7 +152,7 @@ class SqliteStore:
             db.execute(sql.REOPEN, (incarnation, len(lines), fence, *values, run_id))
             insert(db, run_id, incarnation, 0, lines)
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, incarnation, 0))
-            first = self._first_lease(db, run_id, incarnation, fence, len(lines), lease)
+            first = self._leases.first(db, run_id, incarnation, fence, len(lines), lease)
             return Committed(0, incarnation, first)
 
         return self._bell.due.told(self._attempt(work), head.due)
@@ -205,7 +207,7 @@ class SqliteStore:
         row = found(db, run_id)
         known = db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone()
         if known is not None:
-            return AlreadyCommitted(known[1], known[0], *self._grant(db, row, lease))
+            return AlreadyCommitted(known[1], known[0], *self._leases.grant(db, row, lease))
         refusal = row.position.refuses_outside(incarnation, expected_seq)
         if refusal is not None:
             return refusal
@@ -215,7 +217,7 @@ class SqliteStore:
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, row.incarnation, row.seq))
         if lines or due is not None:
             db.execute(sql.OUTSIDE, (len(lines), due, run_id))
-        granted = self._grant(db, row, lease, len(lines))
+        granted = self._leases.grant(db, row, lease, len(lines))
         return Committed(row.seq, row.incarnation, *granted)
 
     def head(self, run_id: str) -> RunHead | None:
@@ -240,7 +242,7 @@ class SqliteStore:
                 start = (found[0], after)
             now = self._clock()
             by_lease = where.status is not None or where.waiting_for is not None
-            dead = json.dumps(self._dead(db, now)) if by_lease else "[]"
+            dead = json.dumps(self._leases.dead(db, now)) if by_lease else "[]"
             statement, values = sql.page(where, start, limit, now, dead)
             return [self._run_head(Row(*found)) for found in db.execute(statement, values)]
 
@@ -253,16 +255,20 @@ class SqliteStore:
         check_run_id(run_id)
 
         def work(db: sqlite3.Connection) -> Tail | None:
-            row = find(db, run_id)
-            number = row.incarnation if row is not None and incarnation is None else incarnation
-            if row is None or number is None or not 0 <= number <= row.incarnation:
+            row = db.execute(sql.EXTENT, (run_id,)).fetchone()
+            if row is None:
                 return None
-            current = number == row.incarnation
-            end = row.seq if current else db.execute(sql.COUNT, (run_id, number)).fetchone()[0]
+            newest, end, closed = row
+            number = newest if incarnation is None else incarnation
+            if not 0 <= number <= newest:
+                return None
+            current = number == newest
+            if not current:
+                end = db.execute(sql.COUNT, (run_id, number)).fetchone()[0]
             start = min(max(from_seq, 0), end)
             stop = end if limit is None else min(end, start + limit)
             lines = lines_of(db, self.path, run_id, number, start, stop)
-            return Tail(number, start, lines, bool(row.closed) or not current, stop < end, checked=True)
+            return Tail(number, start, lines, bool(closed) or not current, stop < end, checked=True)
 
         return self._database.read(work)
 
@@ -276,7 +282,7 @@ class SqliteStore:
             row = find(db, run_id)
             if row is None:
                 return None
-            return self._grant(db, row, request)[0] or self._run_head(row)
+            return self._leases.grant(db, row, request)[0] or self._run_head(row)
 
         return self._database.write(work)
 
@@ -289,8 +295,7 @@ class SqliteStore:
         known = list(fingerprints)
 
         def work(db: sqlite3.Connection) -> list[Lease]:
-            rows = (find(db, run_id) for run_id in self._due(db, now, limit, known))
-            leases = (self._grant(db, row, request)[0] for row in rows if row is not None)
+            leases = (self._leases.grant_due(db, run_id, request) for run_id in self._due(db, now, limit, known))
             return [lease for lease in leases if lease is not None]
 
         # An idle worker asks again and again, and must not take the write lock for nothing.
@@ -303,32 +308,17 @@ class SqliteStore:
         found: list[tuple[int, str]] = db.execute(sql.DUE, (now, limit)).fetchall()
         if known:
             found += db.execute(sql.DUE_BLOCKED, (json.dumps(known), now, limit))
-        for when, run_id, blocked_by in self._left(db):
+        for when, run_id, blocked_by in self._leases.left(db):
             if blocked_by is None or (known and not {*known} & texts_of(blocked_by)):
                 found.append((when, run_id))
         return [run_id for _, run_id in sorted(found)[:limit]]
-
-    def _left(self, db: sqlite3.Connection) -> list[tuple[int, str, str | None]]:
-        """Runs whose owner died or went silent: (since when they are due, run id, JSON list of what blocks them)."""
-        clock = self._clock()
-        rows = db.execute(sql.LEASED).fetchall()
-        dead = {lock for lock in {row[1] for row in rows} if not self._alive(lock)}
-        return [
-            (min(until, clock) if due is None else min(until, clock, due), run_id, blocked_by)
-            for until, lock, due, run_id, blocked_by in rows
-            if until <= clock or lock in dead
-        ]
-
-    def _dead(self, db: sqlite3.Connection, now: int) -> list[str]:
-        locks = {row[1] for row in db.execute(sql.LEASED) if row[0] > now and row[1] is not None}
-        return [lock for lock in locks if not self._alive(lock)]
 
     def next_due(self) -> int | None:
         """The earliest due instant; see the port."""
 
         def work(db: sqlite3.Connection) -> int | None:
             first = db.execute(sql.FIRST_DUE).fetchone()[0]
-            left = min((when for when, _, blocked_by in self._left(db) if blocked_by is None), default=None)
+            left = min((when for when, _, blocked_by in self._leases.left(db) if blocked_by is None), default=None)
             return earlier(first, left)
 
         return self._database.read(work)
@@ -399,51 +389,5 @@ class SqliteStore:
         self._bell.ring()
         return result
 
-    def _alive(self, lock: str | None) -> bool:
-        """Whether an owner lives. To look removes what dead ones leave, so where nothing is written the ttl decides."""
-        return self._database.read_only or self._owners.alive(lock)
-
-    def _live(self, row: Row) -> bool:
-        until = row.lease_until
-        return until is not None and until > self._clock() and self._alive(row.owner_lock)
-
     def _run_head(self, row: Row) -> RunHead:
-        return row.run_head(self._live(row), self.path)
-
-    def _first_lease(
-        self,
-        db: sqlite3.Connection,
-        run_id: str,
-        incarnation: int,
-        fence: int,
-        seq: int,
-        request: LeaseRequest | None,
-    ) -> Lease | None:
-        """Grant a lease together with a new incarnation, whose fence it takes."""
-        if request is None:
-            return None
-        until = self._clock() + micros(request.ttl)
-        db.execute(sql.GRANT, (fence, request.owner, until, self._owners.own(), request.token, run_id))
-        return Lease(run_id, incarnation, fence, seq, request.owner, until)
-
-    def _grant(
-        self,
-        db: sqlite3.Connection,
-        row: Row,
-        request: LeaseRequest | None,
-        added: int = 0,
-    ) -> tuple[Lease | None, int | None]:
-        """Grant a lease if the run is open and free, or find this request's own: (lease, busy until).
-
-        Args:
-            added: how many records the same transaction added after `row` was read.
-        """
-        if request is None or row.closed:
-            return None, None
-        seq = row.seq + added
-        if self._live(row):
-            if not request.token or row.lease_token != request.token:
-                return None, row.lease_until
-            assert row.lease_until is not None  # it is live
-            return Lease(row.run_id, row.incarnation, row.fence, seq, request.owner, row.lease_until), None
-        return self._first_lease(db, row.run_id, row.incarnation, row.fence + 1, seq, request), None
+        return row.run_head(self._leases.live(row), self.path)

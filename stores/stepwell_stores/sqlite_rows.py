@@ -42,6 +42,9 @@ REOPEN = f"""UPDATE stepwell_runs
     SET incarnation = ?, next_seq = ?, fence = ?, closed = 0, {_FREE}, updated = ?, {_HEAD} WHERE run_id = ?"""
 GRANT = """UPDATE stepwell_runs SET fence = ?, owner = ?, lease_until = ?, owner_lock = ?, lease_token = ?
     WHERE run_id = ?"""
+GRANT_FREE = """UPDATE stepwell_runs
+    SET fence = fence + 1, owner = ?, lease_until = ?, owner_lock = ?, lease_token = ''
+    WHERE run_id = ? AND closed = 0 AND lease_until IS NULL RETURNING incarnation, fence, next_seq"""
 RENEW = """UPDATE stepwell_runs SET lease_until = ?, owner_lock = ?
     WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL RETURNING incarnation, next_seq"""
 RELEASE = f"UPDATE stepwell_runs SET {_FREE} WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL"
@@ -51,6 +54,7 @@ DELETE = [f"DELETE FROM stepwell_{table} WHERE run_id = ?" for table in ("events
 CREATED = """SELECT created FROM stepwell_runs WHERE run_id = ?1
     UNION ALL SELECT created FROM stepwell_deleted WHERE run_id = ?1"""
 ATTEMPT = "SELECT incarnation, seq FROM stepwell_attempts WHERE run_id = ? AND attempt_id = ?"
+EXTENT = "SELECT incarnation, next_seq, closed FROM stepwell_runs WHERE run_id = ?"
 TAIL = "SELECT next_seq FROM stepwell_runs WHERE run_id = ?"
 _OF = "FROM stepwell_events WHERE run_id = ? AND incarnation = ? AND seq >= ? AND seq < ? ORDER BY seq"
 BODIES = f"SELECT body {_OF}"

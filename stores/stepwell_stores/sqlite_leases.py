@@ -1,0 +1,100 @@
+"""Leases in the tables of the SQLite store: who holds one, whether he lives, and how one is granted."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from stepwell.store import Lease, LeaseRequest
+
+from . import sqlite_rows as sql
+from .liveness import Owners
+from .rules import Clock, micros
+from .sqlite_rows import Row, find
+
+__all__ = ["Leases"]
+
+
+class Leases:
+    """The leases of one file, each function inside a transaction of the caller's.
+
+    Args:
+        owners: the locks of those who hold leases.
+        clock: gives microseconds since 1970.
+        read_only: to look at owners removes what dead ones leave, so where nothing is written the ttl decides.
+    """
+
+    def __init__(self, owners: Owners, clock: Clock, *, read_only: bool) -> None:
+        self._owners = owners
+        self._clock = clock
+        self._read_only = read_only
+
+    def alive(self, lock: str | None) -> bool:
+        """Whether an owner lives. To look removes what dead ones leave, so where nothing is written the ttl decides."""
+        return self._read_only or self._owners.alive(lock)
+
+    def live(self, row: Row) -> bool:
+        until = row.lease_until
+        return until is not None and until > self._clock() and self.alive(row.owner_lock)
+
+    def first(
+        self,
+        db: sqlite3.Connection,
+        run_id: str,
+        incarnation: int,
+        fence: int,
+        seq: int,
+        request: LeaseRequest | None,
+    ) -> Lease | None:
+        """Grant a lease together with a new incarnation, whose fence it takes."""
+        if request is None:
+            return None
+        until = self._clock() + micros(request.ttl)
+        db.execute(sql.GRANT, (fence, request.owner, until, self._owners.own(), request.token, run_id))
+        return Lease(run_id, incarnation, fence, seq, request.owner, until)
+
+    def grant_due(self, db: sqlite3.Connection, run_id: str, request: LeaseRequest) -> Lease | None:
+        """Grant the lease of a run that is due: mostly nobody holds one, or else somebody who may live."""
+        until = self._clock() + micros(request.ttl)
+        free = db.execute(sql.GRANT_FREE, (request.owner, until, self._owners.own(), run_id)).fetchone()
+        if free is not None:
+            incarnation, fence, seq = free
+            return Lease(run_id, incarnation, fence, seq, request.owner, until)
+        row = find(db, run_id)
+        return None if row is None else self.grant(db, row, request)[0]
+
+    def grant(
+        self,
+        db: sqlite3.Connection,
+        row: Row,
+        request: LeaseRequest | None,
+        added: int = 0,
+    ) -> tuple[Lease | None, int | None]:
+        """Grant a lease if the run is open and free, or find this request's own: (lease, busy until).
+
+        Args:
+            added: how many records the same transaction added after `row` was read.
+        """
+        if request is None or row.closed:
+            return None, None
+        seq = row.seq + added
+        if self.live(row):
+            if not request.token or row.lease_token != request.token:
+                return None, row.lease_until
+            assert row.lease_until is not None  # it is live
+            return Lease(row.run_id, row.incarnation, row.fence, seq, request.owner, row.lease_until), None
+        return self.first(db, row.run_id, row.incarnation, row.fence + 1, seq, request), None
+
+    def left(self, db: sqlite3.Connection) -> list[tuple[int, str, str | None]]:
+        """Runs whose owner died or went silent: (since when they are due, run id, JSON list of what blocks them)."""
+        clock = self._clock()
+        rows = db.execute(sql.LEASED).fetchall()
+        dead = {lock for lock in {row[1] for row in rows} if not self.alive(lock)}
+        return [
+            (min(until, clock) if due is None else min(until, clock, due), run_id, blocked_by)
+            for until, lock, due, run_id, blocked_by in rows
+            if until <= clock or lock in dead
+        ]
+
+    def dead(self, db: sqlite3.Connection, now: int) -> list[str]:
+        locks = {row[1] for row in db.execute(sql.LEASED) if row[0] > now and row[1] is not None}
+        return [lock for lock in locks if not self.alive(lock)]
