@@ -6,14 +6,17 @@ Each function gives its argument back, or raises InvalidInputError with the valu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, get_args
 
 from .commands import Signal, check_text
 from .errors import InvalidInputError
+from .retry import as_seconds
 from .store import HeadFilter, Status
 
 __all__ = [
     "checked_choice",
+    "checked_count",
     "checked_filter",
     "checked_incarnation",
     "checked_limit",
@@ -22,6 +25,7 @@ __all__ = [
     "checked_signal",
     "checked_tags",
     "checked_text",
+    "checked_ttl",
 ]
 
 
@@ -30,6 +34,13 @@ def checked_choice(name: str, value: object, choices: tuple[object, ...]) -> Non
     if value not in choices:
         known = ", ".join(str(choice) for choice in choices if choice is not None)
         raise InvalidInputError(f"{name} must be one of {known}, got {value!r}")
+
+
+def checked_count(name: str, value: object) -> int:
+    """A number of things, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidInputError(f"{name} must be a whole number, 0 or more, got {value!r}")
+    return value
 
 
 def checked_filter(status: Any, workflow: object, tag: object, waiting_for: Any, blocked: object) -> HeadFilter:
@@ -102,3 +113,11 @@ def checked_tags(tags: object) -> dict[str, str]:
 def checked_text(name: str, value: object) -> str | None:
     """Text that can be recorded, or None, of the argument that is called `name`."""
     return check_text(value, name)
+
+
+def checked_ttl(lease: timedelta | float) -> float:
+    """How long a lease lasts, in seconds."""
+    ttl = as_seconds(lease, "lease")
+    if ttl < 0.1:
+        raise InvalidInputError(f"lease must be at least 0.1 seconds, got {lease!r}")
+    return ttl

@@ -120,16 +120,18 @@ class Driver:
         """Create the run and drive it, or do with the one of that id what the policies say."""
         with held_back() as logged:  # by a first turn that may have been taken before
             start, machine = self.begin(workflow, args, run_id, tags)
+        made: Created | Exists | None = None
         try:
             made = self.create(run_id, [start], drive=drive)
-            if isinstance(made, Created):
-                let_out(logged)
-                if not drive or made.lease is None:
-                    return Running(run_id)
-                return self.drive(Loaded(run_id, 0, start, workflow, machine, start), made.lease)
         finally:
-            machine.close()
-        return self._existing(made.head, start, workflow, drive, if_open, if_closed, control)
+            if not isinstance(made, Created) or made.lease is None:
+                machine.close()
+        if isinstance(made, Exists):
+            return self._existing(made.head, start, workflow, drive, if_open, if_closed, control)
+        let_out(logged)
+        if made.lease is None:
+            return Running(run_id)
+        return self.drive(Loaded(run_id, 0, start, workflow, machine, start), made.lease)
 
     def _existing(
         self,
@@ -342,7 +344,7 @@ class Driver:
         parts = self.parts
         for _ in range(TRIES):
             run = load(parts, run_id)
-            granted = False
+            untouched = True
             try:
                 if run.machine.closed:
                     status = STATUS[run.machine.status]
@@ -356,19 +358,26 @@ class Driver:
                     continue  # something came between: look again
                 if done.lease is None:
                     return done, None
+                untouched = False
                 with self._fits(done.lease):
-                    if isinstance(done, AlreadyCommitted):  # sent before: what followed has to be read
-                        run.machine.close()
-                        run = load(parts, run_id, incarnation=done.lease.incarnation)
-                    else:
-                        run.machine.feed(event)
-                        run.last = event
-                granted = True
-                return done, run
+                    return done, self._taken_in(run, event, done, done.lease)
             finally:
-                if not granted:
-                    run.machine.close()
+                if untouched:
+                    parts.parked.keep(run)
         raise StoreUnavailableError(f"run {run_id!r} moves on too fast to check a signal against it; try again")
+
+    def _taken_in(self, run: Loaded, event: e.EventBase, done: Committed | AlreadyCommitted, lease: Lease) -> Loaded:
+        """The run with an event that was appended; it has no user any more when that fails."""
+        try:
+            if isinstance(done, Committed):
+                run.machine.feed(event)
+                run.last = event
+                return run
+        except BaseException:
+            run.machine.close()
+            raise
+        run.machine.close()
+        return load(self.parts, run.run_id, incarnation=lease.incarnation)  # sent before: what followed has to be read
 
     def append_outside(
         self,

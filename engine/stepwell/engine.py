@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple
 from . import events as e
 from .checks import (
     checked_choice,
+    checked_count,
     checked_filter,
     checked_incarnation,
     checked_limit,
@@ -25,6 +26,7 @@ from .checks import (
     checked_signal,
     checked_tags,
     checked_text,
+    checked_ttl,
 )
 from .codec import Codec
 from .commands import Flow, Signal
@@ -37,6 +39,7 @@ from .lifecycle import LifecycleEvent
 from .loading import Parts
 from .opening import import_early, open_store, teller
 from .outcomes import Outcome, RunRecord, WaitingFor
+from .parked import Parked
 from .performers import Perform, Performer, call_step
 from .queries import Queries
 from .registry import Registry
@@ -73,6 +76,7 @@ class Engine:
             never hurts a run.
         codec: turns values into JSON and back; give one with a converter of your own for your types.
         park_after: longest wait, timedelta or seconds, for which a thread is kept; longer ones park the run. 5 s.
+        keep_parked: how many parked runs are kept in memory, so that a signal need not replay their histories.
         lease: how long a run stays with an owner that was paused, timedelta or seconds; renewed at a third of it. 30 s.
         environment: clock, chance and threads at once, for simulations; excludes `clock` and `executor`.
         perform: how a step's function is called, for simulations.
@@ -103,14 +107,13 @@ class Engine:
         codec: Codec | None = None,
         park_after: timedelta | float = 5.0,
         lease: timedelta | float = 30.0,
+        keep_parked: int = 100,
         environment: Environment | None = None,
         perform: Perform = call_step,
     ) -> None:
         if environment is not None and (clock is not None or executor is not None):
             raise InvalidInputError("give an environment, or a clock and an executor, not both")
-        ttl = as_seconds(lease, "lease")
-        if ttl < 0.1:
-            raise InvalidInputError(f"lease must be at least 0.1 seconds, got {lease!r}")
+        ttl, most = checked_ttl(lease), checked_count("keep_parked", keep_parked)
         import_early()
         env = environment or Environment(clock=clock or SystemClock(), executor=executor)
         self._store: Store = open_store(store)
@@ -129,12 +132,11 @@ class Engine:
             ttl=ttl,
             owner=make_run_id(),
             stamp=env.stamper(),
+            parked=Parked(most if on_event is None else 0),  # a listener hears of each step that is replayed
         )
-        self._driver = Driver(self._parts, self._sessions)
+        self._driver, self._queries = Driver(self._parts, self._sessions), Queries(self._parts)
         self._control = Control(self._parts, self._sessions, self._driver)
-        self._queries = Queries(self._parts)
-        self._pid, self._closed = os.getpid(), False
-        self._lock = threading.Lock()
+        self._lock, self._pid, self._closed = threading.Lock(), os.getpid(), False
 
     # ---- driving
 
@@ -402,12 +404,12 @@ class Engine:
     def close(self) -> None:
         """Close the store's handles and end the threads; a later call raises ClosedError."""
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+            closed, self._closed = self._closed, True
+        if closed:
+            return
         with closing(self._performer):  # last: that a step ends because its loop does is no outcome to be recorded
-            self._sessions.close()
-            self._store.close()
+            for part in (self._sessions, self._parts.parked, self._store):
+                part.close()
 
     def __enter__(self) -> Self:
         return self
@@ -432,8 +434,7 @@ class Engine:
         self._ready()
         checked_choice("if_open", if_open, ("join", "error", "restart"))
         checked_choice("if_closed", if_closed, ("return", "retry_failed", "error", "restart"))
-        chosen = make_run_id() if run_id is None else checked_run_id(run_id)
-        labels = checked_tags(tags or {})
+        chosen, labels = make_run_id() if run_id is None else checked_run_id(run_id), checked_tags(tags or {})
         self._parts.registry.add(workflow)
         return self._driver.start(
             workflow, args, chosen, labels, drive=drive, if_open=if_open, if_closed=if_closed, control=self._control
@@ -444,7 +445,6 @@ class Engine:
         if self._closed:
             raise ClosedError("this engine was closed")
         if self._pid != os.getpid():
-            self._lock = threading.Lock()
-            self._sessions.forget()
-            self._performer.forget()
-            self._pid = os.getpid()
+            self._lock, self._pid = threading.Lock(), os.getpid()
+            for part in (self._sessions, self._performer, self._parts.parked):
+                part.forget()

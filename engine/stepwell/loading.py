@@ -17,6 +17,7 @@ from .errors import CorruptHistoryError, NotFoundError, StepwellError
 from .lifecycle import LifecycleEvent, StepReplayed
 from .logs import replaying
 from .machine import Machine
+from .parked import Parked
 from .performers import Performer
 from .registry import Registry, fingerprint
 from .retry import RetryPolicy
@@ -44,6 +45,7 @@ class Parts(msgspec.Struct, frozen=True):
         ttl: seconds that a lease lasts.
         owner: names this engine in leases.
         stamp: gives the clock's time as the wire writes it.
+        parked: runs that are kept in memory.
     """
 
     store: Store
@@ -58,6 +60,7 @@ class Parts(msgspec.Struct, frozen=True):
     ttl: float
     owner: str
     stamp: Callable[[], str]
+    parked: Parked[Loaded]
 
     def lease_request(self) -> LeaseRequest:
         """Ask for a lease; made once for all repeats of one write."""
@@ -116,7 +119,7 @@ def read_history(store: Store, run_id: str, from_seq: int = 0, *, incarnation: i
 
 
 def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded:
-    """Read a run's history and fold it; nothing is written and nothing performed.
+    """Read a run's history and fold it, or what came since it was parked; nothing is written and nothing performed.
 
     Raises:
         NotFoundError: no such run, or this engine does not know its workflow.
@@ -124,6 +127,11 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
         DivergenceError, CodecError, InvalidYieldError: the code does not fit the history.
         CorruptHistoryError: the history is damaged.
     """
+    kept = parts.parked.take(run_id)
+    if kept is not None:
+        if _caught_up(parts, kept, incarnation):
+            return kept
+        kept.machine.close()
     pages = read_pages(parts.store, run_id, incarnation=incarnation)
     first = next(pages)
     start = first.pop(0) if first else None
@@ -144,6 +152,23 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
             machine.close()
             raise
     return Loaded(run_id, start.incarnation, start, workflow, machine, last, replayed)
+
+
+def _caught_up(parts: Parts, run: Loaded, incarnation: int | None) -> bool:
+    """Have a run that was kept take in what came since; False when its history is another one now."""
+    try:
+        pages = read_pages(parts.store, run.run_id, run.seq - 1, incarnation=incarnation)
+        first = next(pages)
+        if not first or first.pop(0) != run.last:
+            return False
+        for page in chain((first,), pages):
+            if page:
+                with replaying():
+                    run.machine.fold(page)
+                run.last = page[-1]
+    except StepwellError:  # it is met again, where it can be told
+        return False
+    return True
 
 
 def make_head(

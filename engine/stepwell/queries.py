@@ -84,7 +84,7 @@ class Queries:
         try:
             return {name: codec.decode(raw) for name, raw in run.machine.state.items()}
         finally:
-            run.machine.close()
+            self.parts.parked.keep(run)
 
     def outcome(self, head: RunHead) -> Outcome[Any]:
         """How a run stands."""

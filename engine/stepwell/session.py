@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from . import events as e
 from . import lifecycle as lc
@@ -76,6 +77,7 @@ class Session:
         self._outcomes: dict[str, e.EventBase] = {}
         self._dropped: dict[str, str] = {}  # step ids of steps that are cancelled, by `at`, for the listener
         self._write_first = False
+        self._parked = False
 
     def notify(self, *, cancel: bool = False) -> None:
         """Tell the session, from any thread, that something was appended from outside; `cancel`: to end the run."""
@@ -126,7 +128,8 @@ class Session:
             raise
         finally:
             self.flights.drop_all()
-            self.machine.close()
+            if not self._parked:
+                self.machine.close()
 
     # ---- one round
 
@@ -231,6 +234,8 @@ class Session:
         if self.recorder.append(written, **how):
             self._batch.clear()
             self._write_first = False
+            if written:
+                self.run.last = written[-1]
             if self.parts.listens:
                 for event in written:
                     self._tell_of(event)
@@ -299,6 +304,7 @@ class Session:
         head = make_head(parts, self.run.start, status, machine=machine, due=due)
         if not self._append(waits, head=head, release=True):
             return None
+        self._keep(waits)
         waiting_for = tuple(w.signal for w in head.waiting)
         parts.tell(lc.RunParked(run_id, status, waiting_for, due))
         if status == "pending":
@@ -306,6 +312,16 @@ class Session:
         if machine.paused:
             return RunPaused(run_id)
         return RunSuspended(run_id, waiting_for, head.waiting[0].reason if head.waiting else None, due)
+
+    def _keep(self, waits: list[e.EventBase]) -> None:
+        """Keep the parked run in memory, as far as there is room."""
+        run, recorder = self.run, self.recorder
+        self.machine.fold(waits)
+        if not run.last.session:  # this session's own: as it was sealed
+            run.last = replace(run.last, session=self.lease.fence, offset=recorder.seq - 1)
+        if run.seq == recorder.seq:
+            self._parked = True
+            self.parts.parked.keep(run)
 
     def _close_run(self) -> None:
         """Write the closing event, and feed it."""

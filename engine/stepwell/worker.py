@@ -76,7 +76,7 @@ class Worker:
         self,
         engine: Engine,
         *,
-        threads: int = 4,
+        threads: int = 16,
         poll: timedelta | float = 0.2,
         on_outcome: Callable[[Outcome[Any]], None] | None = None,
     ) -> None:

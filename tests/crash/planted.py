@@ -17,6 +17,7 @@ from stepwell_stores import (
     sqlite,
     sqlite_database,
     sqlite_history,
+    sqlite_leases,
     sqlite_rows,
     sqlite_schema,
 )
@@ -167,7 +168,7 @@ def _exists_before() -> None:
 def _any_lease() -> None:
     """Every lease is taken for one that has lapsed."""
     jsonl.JsonlStore._live = lambda *_: False  # type: ignore[method-assign]
-    sqlite.SqliteStore._live = lambda *_: False  # type: ignore[method-assign]
+    sqlite_leases.Leases.live = lambda *_: False  # type: ignore[method-assign]
 
 
 def _error_swallowed() -> None:

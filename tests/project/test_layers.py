@@ -61,6 +61,7 @@ FLOORS = {
     "": 4,
     "engine": 4,
     "opening": 4,
+    "parked": 4,
     "sessions": 4,
     "signals": 4,
     "registry": 4,

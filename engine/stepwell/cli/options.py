@@ -193,7 +193,7 @@ def _services(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "worker", working.work, "Drive the runs that are submitted, due or abandoned, until told to stop", _SERVES
     )
     made.add_argument(
-        "--threads", type=_threads, default=4, metavar="N", help="runs that are driven at once, 1 to 1000 (default: 4)"
+        "--threads", type=_threads, default=16, metavar="N", help="runs driven at once, 1 to 1000 (default: 16)"
     )
     made.add_argument(
         "--poll",

@@ -1,0 +1,77 @@
+"""Parked runs that are kept in memory, so that the next signal need not replay their histories. Floor 4.
+
+A history only grows, within an incarnation; so a machine that has taken in the first n events is as good as one that is
+made anew of them. What came since is read and fed. Before, the last of the n is read again: it must be the very same
+record, for a run may have been deleted and its id used again, or its file put back from a backup.
+
+Cached machines are an old idea of servers of workflows, which call it sticky execution.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+from .machine import Machine
+
+__all__ = ["Parked"]
+
+
+class Run(Protocol):
+    """What is kept."""
+
+    run_id: str
+    machine: Machine
+
+
+R = TypeVar("R", bound=Run)
+
+
+class Parked(Generic[R]):
+    """Parked runs by run id, those of longest ago dropped first. Thread-safe.
+
+    Args:
+        most: how many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._runs: dict[str, R] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, run: R) -> None:
+        """Take a run over, whose last event is as the store has it; the caller must not use it any more."""
+        dropped: list[R | None] = [run]
+        if self._most and not run.machine.closed:
+            with self._lock:
+                dropped = [self._runs.pop(run.run_id, None)]
+                self._runs[run.run_id] = run
+                if len(self._runs) > self._most:
+                    dropped.append(self._runs.pop(next(iter(self._runs))))
+        _close(dropped)
+
+    def take(self, run_id: str) -> R | None:
+        """Give a run away: the caller's own from now on."""
+        if not self._runs:
+            return None
+        with self._lock:
+            return self._runs.pop(run_id, None)
+
+    def close(self) -> None:
+        """Drop all, and keep none from now on."""
+        with self._lock:
+            self._most, runs, self._runs = 0, self._runs, {}
+        _close(list(runs.values()))
+
+    def forget(self) -> None:
+        """In a forked child: what was kept stays the parent's, but for the generators, which are here as well."""
+        self._lock = threading.Lock()
+        runs, self._runs = self._runs, {}
+        _close(list(runs.values()))
+
+
+def _close(runs: Sequence[Run | None]) -> None:
+    for run in runs:
+        if run is not None:
+            run.machine.close()
