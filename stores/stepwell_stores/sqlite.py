@@ -43,7 +43,7 @@ from .rules import Clock, check_append, check_first, check_lease, check_run_id, 
 from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
 from .sqlite_history import advance, found, insert, lines_of, refusal
 from .sqlite_leases import Leases
-from .sqlite_rows import Row, find, texts_of
+from .sqlite_rows import Row, find
 from .sqlite_verify import verify
 
 __all__ = ["SqliteStore"]
@@ -292,26 +292,16 @@ class SqliteStore:
         """Take the leases of runs that are due; see the port."""
         request = LeaseRequest(owner, ttl)
         check_lease(request)
-        known = list(fingerprints)
+        known = frozenset(fingerprints)
 
         def work(db: sqlite3.Connection) -> list[Lease]:
-            leases = (self._leases.grant_due(db, run_id, request) for run_id in self._due(db, now, limit, known))
+            leases = (self._leases.grant_due(db, run_id, request) for run_id in self._leases.due(db, now, limit, known))
             return [lease for lease in leases if lease is not None]
 
         # An idle worker asks again and again, and must not take the write lock for nothing.
-        if limit < 1 or not self._database.read(lambda db: self._due(db, now, 1, known)):
+        if limit < 1 or not self._database.read(lambda db: self._leases.due(db, now, 1, known)):
             return []
         return self._database.write(work)
-
-    def _due(self, db: sqlite3.Connection, now: int, limit: int, known: list[str]) -> list[str]:
-        """Ids of the runs that may be claimed, earliest due first."""
-        found: list[tuple[int, str]] = db.execute(sql.DUE, (now, limit)).fetchall()
-        if known:
-            found += db.execute(sql.DUE_BLOCKED, (json.dumps(known), now, limit))
-        for when, run_id, blocked_by in self._leases.left(db):
-            if blocked_by is None or (known and not {*known} & texts_of(blocked_by)):
-                found.append((when, run_id))
-        return [run_id for _, run_id in sorted(found)[:limit]]
 
     def next_due(self) -> int | None:
         """The earliest due instant; see the port."""

@@ -9,7 +9,7 @@ from stepwell.store import Lease, LeaseRequest
 from . import sqlite_rows as sql
 from .liveness import Owners
 from .rules import Clock, micros
-from .sqlite_rows import Row, find
+from .sqlite_rows import Row, find, texts_of
 
 __all__ = ["Leases"]
 
@@ -33,6 +33,7 @@ class Leases:
         return self._read_only or self._owners.alive(lock)
 
     def live(self, row: Row) -> bool:
+        """Whether somebody who lives holds the lease of a run."""
         until = row.lease_until
         return until is not None and until > self._clock() and self.alive(row.owner_lock)
 
@@ -84,6 +85,18 @@ class Leases:
             return Lease(row.run_id, row.incarnation, row.fence, seq, request.owner, row.lease_until), None
         return self.first(db, row.run_id, row.incarnation, row.fence + 1, seq, request), None
 
+    def due(self, db: sqlite3.Connection, now: int, limit: int, known: frozenset[str]) -> list[str]:
+        """Ids of the runs that may be claimed, earliest due first; `known` is the code that is at hand."""
+        found: list[tuple[int, str]] = db.execute(sql.DUE, (now, limit)).fetchall()
+        if known:
+            for (kind,) in db.execute(sql.KINDS).fetchall():
+                if known.isdisjoint(texts_of(kind)):
+                    found += db.execute(sql.DUE_BLOCKED, (kind, now, limit))
+        for when, run_id, blocked_by in self.left(db):
+            if blocked_by is None or (known and known.isdisjoint(texts_of(blocked_by))):
+                found.append((when, run_id))
+        return [run_id for _, run_id in sorted(found)[:limit]]
+
     def left(self, db: sqlite3.Connection) -> list[tuple[int, str, str | None]]:
         """Runs whose owner died or went silent: (since when they are due, run id, JSON list of what blocks them)."""
         clock = self._clock()
@@ -96,5 +109,6 @@ class Leases:
         ]
 
     def dead(self, db: sqlite3.Connection, now: int) -> list[str]:
+        """The locks of those who hold leases and don't live any more."""
         locks = {row[1] for row in db.execute(sql.LEASED) if row[0] > now and row[1] is not None}
         return [lock for lock in locks if not self.alive(lock)]

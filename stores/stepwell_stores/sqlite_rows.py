@@ -63,12 +63,15 @@ COUNT = "SELECT count(*) FROM stepwell_events WHERE run_id = ? AND incarnation =
 
 DUE = """SELECT due, run_id FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL
     AND due IS NOT NULL AND due <= ? ORDER BY due, run_id LIMIT ?"""
-DUE_BLOCKED = """SELECT due, run_id FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL
-    AND blocked_by IS NOT NULL
-    AND NOT EXISTS (
-        SELECT 1 FROM json_each(CASE WHEN json_valid(blocked_by) THEN blocked_by ELSE '[]' END) b
-        JOIN json_each(?) k ON b.value = k.value
-    ) AND due <= ?
+_BLOCKED = "closed = 0 AND lease_until IS NULL AND blocked_by IS NOT NULL AND due IS NOT NULL"
+# The different values of `blocked_by`, each found by one step in the index from the one before.
+KINDS = f"""WITH RECURSIVE kinds (kind) AS (
+        SELECT min(blocked_by) FROM stepwell_runs WHERE {_BLOCKED}
+        UNION ALL
+        SELECT (SELECT min(blocked_by) FROM stepwell_runs WHERE {_BLOCKED} AND blocked_by > kind)
+        FROM kinds WHERE kind IS NOT NULL
+    ) SELECT kind FROM kinds WHERE kind IS NOT NULL"""
+DUE_BLOCKED = f"""SELECT due, run_id FROM stepwell_runs WHERE {_BLOCKED} AND blocked_by = ? AND due <= ?
     ORDER BY due, run_id LIMIT ?"""
 FIRST_DUE = """SELECT min(due) FROM stepwell_runs WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NULL
     AND due IS NOT NULL"""

@@ -141,7 +141,13 @@ UPDATE stepwell_runs SET
 WHERE blocked IS NOT NULL;
 """
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2)
+# Blocked runs by the codes that they did not fit: a claim passes all of one kind by, however many there are.
+_VERSION_3 = """
+CREATE INDEX stepwell_runs_kinds ON stepwell_runs (blocked_by, due, run_id)
+    WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NOT NULL AND due IS NOT NULL;
+"""
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
 """What brings the tables from version 0, 1, ... to the next. Never changed once released, only added to."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

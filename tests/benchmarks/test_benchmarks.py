@@ -17,7 +17,7 @@ from tests.benchmarks.rows import Figure, Report, row_of
 from tests.benchmarks.table import markdown
 from tests.benchmarks.work_crowd import QUESTIONS, claim, crowd, fill
 
-SMALL = {"stepwell_runs_leased", "stepwell_runs_blocked"}
+SMALL = {"stepwell_runs_leased"}
 """Partial indexes: of the runs that are being driven, and of those that the code does not fit. They are read whole."""
 
 
@@ -145,9 +145,9 @@ def test_every_question_to_a_big_store_is_answered_by_an_index(name: str, crowde
     for question in dict.fromkeys(questions):
         steps = [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {question}")]
         assert any("INDEX" in step or "PRIMARY KEY" in step for step in steps), f"{question}: {steps}"
-        scanned = [step for step in steps if step.startswith("SCAN") and "VIRTUAL TABLE" not in step]
+        scanned = [step for step in steps if step.startswith("SCAN ") and "VIRTUAL TABLE" not in step]
+        scanned = [step for step in scanned if step != "SCAN kinds"]  # what a query makes by itself, row by row
         allowed = {*SMALL, "stepwell_runs_created"} if name == "list" else SMALL
         assert {step.partition("USING INDEX ")[2] for step in scanned} <= allowed, f"{question}: {steps}"
-        sorts = any("TEMP B-TREE" in step for step in steps)
-        assert not sorts or any("stepwell_runs_blocked" in step for step in scanned), f"{question}: {steps}"
+        assert not any("TEMP B-TREE" in step for step in steps), f"{question}: {steps}"
     db.close()

@@ -291,11 +291,14 @@ def test_lists_and_claims_go_by_index(store: SqliteStore) -> None:
         HeadFilter(waiting_for="go", status="suspended"),
     ]
     asked = [sqlite_rows.page(where, after, 10, 0, "[]") for where in wheres for after in (None, (5, "r"))]
-    asked += [(sqlite_rows.DUE, [0, 1]), (sqlite_rows.LEASED, [])]
+    asked += [(sqlite_rows.DUE, [0, 1]), (sqlite_rows.LEASED, []), (sqlite_rows.DUE_BLOCKED, ["[]", 0, 1])]
     for statement, values in asked:
         plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
         assert [] == [step for step in plan if "TEMP B-TREE" in step], (statement, plan)
         assert [] == [step for step in plan if step.startswith("SCAN") and "INDEX" not in step and "json" not in step]
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sqlite_rows.KINDS}")]
+    assert 2 == len([step for step in plan if "SEARCH stepwell_runs USING INDEX stepwell_runs_kinds" in step])
+    assert [] == [step for step in plan if "SCAN stepwell_runs" in step]
 
 
 def test_a_symbolic_link_and_its_target_are_one_store(path: Path, create: Callable[..., Lease]) -> None:
