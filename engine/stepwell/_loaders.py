@@ -10,7 +10,6 @@ module cache by equality. Private part of the codec, floor 2.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import re
 import types
@@ -25,7 +24,7 @@ import attrs
 from ._annotations import bound, filled, is_required, parameters, unwrapped
 from ._leaves import Hook, anything, flag, leaf, model, never, nothing, readings, token
 from ._problems import Inside, Refused, describe, problems, show
-from ._shapes import Shaper, canonical, is_model
+from ._shapes import Shaper, canonical, is_dataclass, is_model
 from .commands import UNSET
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ class Loaders:
             return model(cls)
         if issubclass(cls, dict) and hasattr(cls, "__required_keys__"):
             return self._typed_dict(cls, args)
-        if attrs.has(cls) or dataclasses.is_dataclass(cls):
+        if attrs.has(cls) or is_dataclass(cls):
             return self._object(annotation, cls, args)
         raise Refused(f"a {describe(annotation)} can't be made from JSON", _REMEDY)
 

@@ -8,7 +8,6 @@ what is wrong. Floor 2.
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Annotated, Any, TypeAlias
 import attrs
 import msgspec
 
-from ._shapes import INT_MAX, INT_MIN, fields_of
+from ._shapes import INT_MAX, INT_MIN, fields_of, is_dataclass
 
 __all__ = ["ATOMS", "Native", "native"]
 
@@ -107,7 +106,7 @@ def _dict(member: Native | None) -> Native | None:
 
 def _object(cls: type, foreign: Callable[[Any], Any], within: tuple[Any, ...]) -> Native | None:
     """A class of which every field is plain: set by its own name, when it is made, from a native type."""
-    if not (attrs.has(cls) or dataclasses.is_dataclass(cls)) or hasattr(cls, "__parameters__"):
+    if not (attrs.has(cls) or is_dataclass(cls)) or hasattr(cls, "__parameters__"):
         return None
     fields = [field for field in fields_of(cls) if field.init]
     try:

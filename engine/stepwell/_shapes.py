@@ -7,7 +7,6 @@ codec, floor 2.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import operator
 from collections.abc import Callable, Iterable
@@ -57,7 +56,16 @@ def dump_model(model: Any) -> Any:
 
 def fields_of(cls: type) -> tuple[Any, ...]:
     """The fields of an attrs class or dataclass."""
-    return tuple(attrs.fields(cls)) if attrs.has(cls) else dataclasses.fields(cls)
+    if attrs.has(cls):
+        return tuple(attrs.fields(cls))
+    import dataclasses  # whoever has one has imported it
+
+    return dataclasses.fields(cls)
+
+
+def is_dataclass(cls: type) -> bool:
+    """As that of `dataclasses`, which takes long to import, says of a class."""
+    return hasattr(cls, "__dataclass_fields__")
 
 
 class Shaper:
@@ -213,7 +221,7 @@ class Shaper:
             return lambda value, _: _called(write, value)
         if issubclass(cls, Enum):
             return lambda value, within: self._walk(value.value, within, True)
-        if attrs.has(cls) or dataclasses.is_dataclass(cls):
+        if attrs.has(cls) or is_dataclass(cls):
             return self._object(tuple(f.name for f in fields_of(cls) if f.init))
         if cls is tuple or _is_namedtuple(cls):
             return lambda value, within: self._items(value, within, True)
@@ -264,7 +272,7 @@ class Shaper:
             return partial(_equal, SCALARS[cls].same)
         if cls is float:
             return partial(_equal, lambda a, b: repr(a) == repr(b))  # tells -0.0 from 0.0
-        if not issubclass(cls, Enum) and (attrs.has(cls) or dataclasses.is_dataclass(cls)):
+        if not issubclass(cls, Enum) and (attrs.has(cls) or is_dataclass(cls)):
             return partial(self._same_fields, tuple(f.name for f in fields_of(cls)))
         return partial(_equal, operator.eq)
 

@@ -248,19 +248,40 @@ class Sleep(Command[None]):
         self.__attrs_init__(seconds, until)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@frozen
-class Now(Command[datetime]):
+class _Plain(Command[T_co]):
+    """A command without arguments: one is like the other."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self) -> None:
+        self.__attrs_post_init__()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Now(_Plain[datetime]):
     """Give the current time, aware, in UTC. Recorded as `now`."""
 
+    __slots__ = ()
 
-@frozen
-class Random(Command[float]):
+
+class Random(_Plain[float]):
     """Give a random float in [0, 1). Recorded as `random`."""
 
+    __slots__ = ()
 
-@frozen
-class Uuid(Command[UUID]):
+
+class Uuid(_Plain[UUID]):
     """Give a random UUID (version 4). Recorded as `uuid`."""
+
+    __slots__ = ()
 
 
 def _check_change_id(_command: object, _attribute: object, value: Any) -> None:

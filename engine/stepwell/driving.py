@@ -120,18 +120,19 @@ class Driver:
         """Create the run and drive it, or do with the one of that id what the policies say."""
         with held_back() as logged:  # by a first turn that may have been taken before
             start, machine = self.begin(workflow, args, run_id, tags)
-        made: Created | Exists | None = None
         try:
             made = self.create(run_id, [start], drive=drive)
-        finally:
-            if not isinstance(made, Created) or made.lease is None:
-                machine.close()
+        except BaseException:
+            machine.close()
+            raise
+        if isinstance(made, Created):
+            let_out(logged)
+            if made.lease is not None:
+                return self.drive(Loaded(run_id, 0, start, workflow, machine, start), made.lease)
+        machine.close()
         if isinstance(made, Exists):
             return self._existing(made.head, start, workflow, drive, if_open, if_closed, control)
-        let_out(logged)
-        if made.lease is None:
-            return Running(run_id)
-        return self.drive(Loaded(run_id, 0, start, workflow, machine, start), made.lease)
+        return Running(run_id)
 
     def _existing(
         self,

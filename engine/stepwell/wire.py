@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 
 import msgspec
 from msgspec import Raw
@@ -17,7 +18,6 @@ MAX_TYPES = 100
 """Type names that a recorded failure may have: each becomes a class when it is thrown."""
 
 _encode = msgspec.json.Encoder().encode
-_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _list_decoder = msgspec.json.Decoder(list[Raw])
 _TAG = len(b'{"type":"",')
 
@@ -28,6 +28,11 @@ def to_draft(event: EventBase) -> Draft:
         event = msgspec.structs.replace(event, session=0, offset=0)
     kind = KINDS[type(event)]
     return Draft(kind, _encode(event)[_TAG + len(kind) : -1])
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[Event]:  # made for the first history that is read: it knows twenty classes
+    return msgspec.json.Decoder(Event)
 
 
 def read_event(line: bytes, place: str = "") -> Event:
@@ -56,7 +61,7 @@ def read_tail(tail: Tail, run_id: str) -> list[Event]:
         for number, line in enumerate(records, seq):
             open_body(line, f"run {run_id!r}, event {number}")
     try:
-        events = _decoder.decode_lines(b"\n".join(records))
+        events = _decoder().decode_lines(b"\n".join(records))
     except _NO_EVENT:
         events = []
     if len(events) != len(records):
@@ -73,7 +78,7 @@ _NO_EVENT = (msgspec.DecodeError, RecursionError, OverflowError, ValueError)
 
 def _decoded(line: bytes, place: str) -> Event:
     try:
-        event = _decoder.decode(line)
+        event = _decoder().decode(line)
     except _NO_EVENT as e:
         raise CorruptHistoryError(f"{place or 'record'}: not an event of this format: {e}", place=place) from e
     _check(event, event.offset, place)

@@ -90,7 +90,7 @@ def _scans(wrong: Callable[[bytes, str], Scan]) -> list[Patch]:
 
 def _untyped_error() -> list[Patch]:
     """What is no event is told of in words of the decoder's library."""
-    return [(fuzz_lines, "read_event", lambda line, _place: wire._decoder.decode(line))]
+    return [(fuzz_lines, "read_event", lambda line, _place: wire._decoder().decode(line))]
 
 
 def _no_copy() -> list[Patch]:
