@@ -10,8 +10,10 @@ Cached machines are an old idea of servers of workflows, which call it sticky ex
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+import weakref
+from collections.abc import MutableMapping
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar
 
 from .machine import Machine
 
@@ -39,16 +41,19 @@ class Parked(Generic[R]):
         self._most = most
         self._runs: dict[str, R] = {}
         self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._runs)  # of an engine that nobody closes, at the latest at exit
 
     def keep(self, run: R) -> None:
         """Take a run over, whose last event is as the store has it; the caller must not use it any more."""
-        dropped: list[R | None] = [run]
+        dropped = {run.run_id: run}
         if self._most and not run.machine.closed:
             with self._lock:
-                dropped = [self._runs.pop(run.run_id, None)]
+                before = self._runs.pop(run.run_id, None)
                 self._runs[run.run_id] = run
+                dropped = {} if before is None else {run.run_id: before}
                 if len(self._runs) > self._most:
-                    dropped.append(self._runs.pop(next(iter(self._runs))))
+                    oldest = next(iter(self._runs))
+                    dropped[oldest] = self._runs.pop(oldest)
         _close(dropped)
 
     def take(self, run_id: str) -> R | None:
@@ -61,17 +66,17 @@ class Parked(Generic[R]):
     def close(self) -> None:
         """Drop all, and keep none from now on."""
         with self._lock:
-            self._most, runs, self._runs = 0, self._runs, {}
-        _close(list(runs.values()))
+            self._most = 0
+        _close(self._runs)
 
     def forget(self) -> None:
         """In a forked child: what was kept stays the parent's, but for the generators, which are here as well."""
         self._lock = threading.Lock()
-        runs, self._runs = self._runs, {}
-        _close(list(runs.values()))
+        _close(self._runs)
 
 
-def _close(runs: Sequence[Run | None]) -> None:
-    for run in runs:
-        if run is not None:
-            run.machine.close()
+def _close(runs: MutableMapping[str, Any]) -> None:
+    """Close the machines, and forget them; another thread may take some of them meanwhile."""
+    while runs:
+        with suppress(KeyError):
+            runs.popitem()[1].machine.close()

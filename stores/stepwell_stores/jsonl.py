@@ -1,7 +1,7 @@
 """The store of plain files: one JSONL journal for each incarnation, for people who want to read and grep them.
 
-For one machine and up to some ten thousand runs: there is no index, so lists and claims look at every run. All calls on
-a run hold its short write lock, readers too, so nobody sees a record before it is durable.
+For one machine and up to some ten thousand runs: there is no index on the disk, so lists and claims look whether any
+run changed. All calls on a run hold its short write lock, readers too, so nobody sees a record before it is durable.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from stepwell.errors import CorruptHistoryError, NotFoundError, StoreError, StoreUnavailableError
+from stepwell.errors import NotFoundError, StoreUnavailableError
 from stepwell.store import (
     AlreadyCommitted,
     AppendOutcome,
@@ -32,7 +32,6 @@ from stepwell.store import (
     Then,
     Unknown,
     Verified,
-    envelope,
     seal,
 )
 
@@ -40,7 +39,9 @@ from .bell import Bell
 from .filelock import fcntl
 from .filesystems import is_network, kind_of
 from .jsonl_access import Access
+from .jsonl_due import Due
 from .jsonl_files import Directory, UnsyncedError, WriteError
+from .jsonl_index import Index
 from .jsonl_journal import mark
 from .jsonl_runs import Fence, Held, Run, Runs, begun
 from .jsonl_verify import verify
@@ -88,6 +89,8 @@ class JsonlStore:
         self._files = Directory(self.path, must_exist=must_exist, syncs=self._synced, network=network)
         self._runs = Runs(self._files)
         self._access = Access(self._files, self._runs)
+        self._index = Index(self._files, self._runs, self._access)
+        self._found = Due()
         self._owners = Owners(os.path.join(self.path, ".owners"))
         self._bell = Bell()
 
@@ -130,8 +133,9 @@ class JsonlStore:
             if old is not None or "~" in stem:  # a hash alone doesn't tell the run's id
                 self._runs.raise_fence(stem, Fence(run_id, fence))
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
-            new = begun(run_id, stem, 0, lines, fence, then == "closed", head)
-            return Created(self._begin(new, lines, lease))
+            closed = then == "closed"
+            new = begun(run_id, 0, lines, fence, closed, head, None if closed else self._held(lease))
+            return Created(self._begin(new, lines))
 
         return self._bell.due.told(self._access.attempt(run_id, work), head.due)
 
@@ -148,7 +152,7 @@ class JsonlStore:
         """Open the next incarnation of a closed run; see the port."""
         check_first(run_id, records, attempt_id, lease)
 
-        def work(stem: str, run: Run | None) -> AppendOutcome:
+        def work(_stem: str, run: Run | None) -> AppendOutcome:
             if run is None:
                 raise NotFoundError(f"no run {run_id!r}")
             if 0 < incarnation <= run.incarnation and self._runs.first_attempt(run, incarnation) == attempt_id:
@@ -158,8 +162,8 @@ class JsonlStore:
                 return run.position.conflict()
             fence = run.fence + 1
             lines = seal(records, session=fence, offset=0, attempt_id=attempt_id)
-            new = begun(run_id, stem, incarnation, lines, fence, False, head)
-            return Committed(0, incarnation, self._begin(new, lines, lease))
+            new = begun(run_id, incarnation, lines, fence, False, head, self._held(lease))
+            return Committed(0, incarnation, self._begin(new, lines))
 
         return self._bell.due.told(self._access.attempt(run_id, work), head.due)
 
@@ -196,7 +200,8 @@ class JsonlStore:
                 return refusal
             frees = release or then == "closed"
             new = replace(run, head=head or run.head, closed=then == "closed", held=None if frees else run.held)
-            return self._write(run, new, lines) or Committed(expected_seq, incarnation)
+            written = self._write(run, new, lines, fence)
+            return Committed(expected_seq, incarnation) if isinstance(written, Run) else written
 
         left = due if fence is None else head.due if head is not None and release else None
         return self._bell.due.told(self._access.attempt(run_id, work), left)
@@ -220,27 +225,25 @@ class JsonlStore:
             return refusal
         lines = seal(records, session=run.fence, offset=run.seq, attempt_id=attempt_id)
         new = replace(run, head=replace(run.head, due=earlier(run.head.due, due)))
-        failure = self._write(run, new, lines)
-        if failure is not None:
-            return failure
-        seq = run.seq
-        return Committed(seq, run.incarnation, *self._try_grant(new, lease))
+        written = self._write(run, new, lines, run.fence)
+        if not isinstance(written, Run):
+            return written
+        return Committed(run.seq, run.incarnation, *self._try_grant(written, lease))
 
-    def _write(self, run: Run, new: Run, lines: list[bytes]) -> NotApplied | Unknown | None:
-        """Append to the journal, then keep the head. None when the records are durable."""
+    def _write(self, run: Run, new: Run, lines: list[bytes], session: int) -> Run | NotApplied | Unknown:
+        """Append to the journal, then keep the head. A Run, which is `new` after that, when the records are durable."""
         if lines:
             try:
-                new.size = run.size + self._runs.append(run, lines)
+                size = run.size + self._runs.append(run, lines)
             except WriteError as e:
                 return NotApplied(e) if e.undone else Unknown(e)
-            new.seq = run.seq + len(lines)
-            new.session = envelope(lines[-1]).session
-            new.tail = mark(lines[-1])
+            new = replace(new, size=size, seq=run.seq + len(lines), session=session, tail=mark(lines[-1]))
             self._runs.save(new)
+            self._notice(new)
         else:
             self._keep(new)
         self._bell.ring()
-        return None
+        return new
 
     def head(self, run_id: str) -> RunHead | None:
         """The run's head; see the port."""
@@ -251,7 +254,7 @@ class JsonlStore:
     def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
         """A page of heads, newest first; see the port. Looks at every run."""
         start = None if after is None else (self._created(after), after)
-        rows = [self._run_head(run) for run in self._access.all(skip_damaged=False)]
+        rows = [self._run_head(run) for run in self._index.all(skip_damaged=False)]
         rows = [r for r in rows if matches(r, where) and (start is None or (r.head.created, r.run_id) < start)]
         rows.sort(key=lambda r: (r.head.created, r.run_id), reverse=True)
         return rows[:limit]
@@ -276,12 +279,8 @@ class JsonlStore:
                 return None
             if number == run.incarnation and from_seq >= run.seq:
                 return Tail(number, run.seq, [], run.closed)
-            lines = self._runs.lines(run, number)
-            start = min(max(from_seq, 0), len(lines))
-            stop = len(lines) if limit is None else min(len(lines), start + limit)
-            return Tail(
-                number, start, lines[start:stop], run.closed or number < run.incarnation, stop < len(lines), True
-            )
+            start, lines, more = self._runs.page(run, number, max(from_seq, 0), limit)
+            return Tail(number, start, lines, run.closed or number < run.incarnation, more, checked=True)
 
     def claim(self, run_id: str, owner: str, ttl: float) -> Lease | RunHead | None:
         """Take the lease of a run; see the port."""
@@ -296,7 +295,7 @@ class JsonlStore:
     def claim_due(
         self, owner: str, ttl: float, *, now: int, limit: int, fingerprints: Iterable[str] = ()
     ) -> list[Lease]:
-        """Take the leases of runs that are due; see the port. Looks at every run, and passes damaged ones by."""
+        """Take the leases of runs that are due; see the port. Passes damaged ones by."""
         request = LeaseRequest(owner, ttl)
         check_lease(request)
         known = frozenset(fingerprints)
@@ -306,29 +305,20 @@ class JsonlStore:
             wanted = when is not None and (run.held is not None or when <= now) and may_try(run.head.blocked, known)
             return when if wanted else None
 
-        found = [(when, run.run_id) for run in self._access.all(skip_damaged=True) if (when := due(run)) is not None]
-        leases: list[Lease] = []
-        failure: StoreError | None = None
-        for _, run_id in sorted(found):
-            if len(leases) >= limit:
-                break
-            try:
-                with self._access.opened(run_id) as (_, run):
-                    lease = None if run is None or due(run) is None else self._grant(run, request)[0]
-            except CorruptHistoryError:
-                continue  # as those that `all` passes by
-            except StoreError as error:
-                failure = error
-                continue
-            if lease is not None:
-                leases.append(lease)
-        if failure is not None and not leases:  # what was granted must not be lost for it
-            raise failure
-        return leases
+        def find() -> list[tuple[int, str]]:
+            runs = self._index.all(skip_damaged=True)
+            return [(when, run.run_id) for run in runs if (when := due(run)) is not None]
+
+        def grant(run_id: str) -> Lease | None:
+            with self._access.opened(run_id) as (_, run):
+                return None if run is None or due(run) is None else self._grant(run, request)[0]
+
+        self._access.check_open()
+        return self._found.claim(limit, (now, known), find, grant)
 
     def next_due(self) -> int | None:
-        """The earliest due instant; see the port. Looks at every run, and passes damaged ones by."""
-        dues = [self._due(run) for run in self._access.all(skip_damaged=True) if run.head.blocked is None]
+        """The earliest due instant; see the port. Passes damaged runs by."""
+        dues = [self._due(run) for run in self._index.all(skip_damaged=True) if run.head.blocked is None]
         return min((due for due in dues if due is not None), default=None)
 
     def renew(self, lease: Lease, ttl: float) -> Lease | None:
@@ -337,16 +327,15 @@ class JsonlStore:
         with self._access.opened(lease.run_id) as (_, run):
             if run is None or run.held is None or run.fence != lease.fence:
                 return None
-            run.held = replace(run.held, until=self._clock() + micros(ttl), lock=self._owners.own())
-            self._keep(run)
-            return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until)
+            held = replace(run.held, until=self._clock() + micros(ttl), lock=self._owners.own())
+            self._keep(replace(run, held=held))
+            return _lease(run, held)
 
     def release(self, lease: Lease) -> None:
         """End a lease; see the port."""
         with self._access.opened(lease.run_id) as (_, run):
             if run is not None and run.held is not None and run.fence == lease.fence:
-                run.held = None
-                self._keep(run)
+                self._keep(replace(run, held=None))
         self._bell.due.ring()
 
     def delete(self, run_id: str, incarnation: int) -> bool:
@@ -395,6 +384,17 @@ class JsonlStore:
             return None
         return earlier(run.head.due, None if run.held is None else min(run.held.until, self._clock()))
 
+    def _held(self, request: LeaseRequest | None) -> Held | None:
+        """A lease that begins now, as it is kept."""
+        if request is None:
+            return None
+        return Held(request.owner, self._clock() + micros(request.ttl), self._owners.own(), request.token)
+
+    def _notice(self, run: Run) -> None:
+        """A write of ours may have left a run due."""
+        if run.held is None and not run.closed and run.head.due is not None:
+            self._found.add(run.head.due, run.run_id)
+
     def _keep(self, run: Run) -> None:
         """Keep a head that no record tells of."""
         try:
@@ -403,17 +403,14 @@ class JsonlStore:
             raise StoreUnavailableError(
                 f"{self.path}: the lease of run {run.run_id!r} can't be written; is the disk full?"
             ) from e
+        self._notice(run)
 
-    def _begin(self, run: Run, lines: list[bytes], request: LeaseRequest | None) -> Lease | None:
-        """Write a new incarnation, and grant a lease under its fence."""
-        if request is not None and not run.closed:
-            until = self._clock() + micros(request.ttl)
-            run.held = Held(request.owner, until, self._owners.own(), request.token)
+    def _begin(self, run: Run, lines: list[bytes]) -> Lease | None:
+        """Write a new incarnation, and grant the lease that comes with it."""
         self._runs.begin(run, lines)
+        self._notice(run)
         self._bell.ring()
-        if run.held is None:
-            return None
-        return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until)
+        return None if run.held is None else _lease(run, run.held)
 
     def _try_grant(self, run: Run, request: LeaseRequest | None) -> tuple[Lease | None, int | None]:
         """As `_grant` for a write that is there: when the lease can't be had, that is no failure of the write."""
@@ -426,13 +423,19 @@ class JsonlStore:
         """Grant a lease if the run is open and free, or find this request's own: (lease, busy until)."""
         if request is None or run.closed:
             return None, None
-        if run.held is not None and self._live(run):
-            if not request.token or run.held.token != request.token:
-                return None, run.held.until
-        else:
-            # The number is durable before anybody is told it, so it is never given twice.
-            self._runs.raise_fence(run.stem, Fence(run.run_id, run.fence + 1))
-            run.fence += 1
-            run.held = Held(request.owner, self._clock() + micros(request.ttl), self._owners.own(), request.token)
-            self._keep(run)
-        return Lease(run.run_id, run.incarnation, run.fence, run.seq, run.held.owner, run.held.until), None
+        held = run.held
+        if held is not None and self._live(run):
+            if not request.token or held.token != request.token:
+                return None, held.until
+            return _lease(run, held), None
+        # The number is durable before anybody is told it, so it is never given twice.
+        self._runs.raise_fence(run.stem, Fence(run.run_id, run.fence + 1))
+        held = self._held(request)
+        assert held is not None
+        run = replace(run, fence=run.fence + 1, held=held)
+        self._keep(run)
+        return _lease(run, held), None
+
+
+def _lease(run: Run, held: Held) -> Lease:
+    return Lease(run.run_id, run.incarnation, run.fence, run.seq, held.owner, held.until)

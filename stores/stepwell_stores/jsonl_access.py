@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from stepwell.errors import ClosedError, CorruptHistoryError, StoreError, StoreUnavailableError
+from stepwell.errors import ClosedError, StoreUnavailableError
 from stepwell.store import NotApplied, Unknown
 
 from .disk import translated
@@ -37,8 +37,12 @@ class Access:
 
     def attempt(self, run_id: str, work: Callable[[str, Run | None], T]) -> T | NotApplied | Unknown:
         """Run a write whose failure is an outcome. `work` turns what fails after the write into one by itself."""
+        self.check_open()
+        stem = encode(run_id)
         try:
-            with self.opened(run_id) as (stem, run):
+            with self._files.locked(stem):
+                self.check_open()
+                run = self._runs.load(stem, writing=True)
                 try:
                     return work(stem, run)
                 except UnsyncedError as e:
@@ -47,37 +51,17 @@ class Access:
                     return NotApplied(e)
         except StoreUnavailableError as e:
             return NotApplied(e)
+        except (OSError, UnsyncedError, WriteError) as e:
+            error = translated(self._files.path, e)
+            if isinstance(error, StoreUnavailableError):
+                return NotApplied(error)
+            raise error from e
 
-    def all(self, *, skip_damaged: bool) -> Iterator[Run]:
-        """Every run, one after the other.
-
-        Args:
-            skip_damaged: pass by what can't be read: reading or listing it tells. When nothing can, that is raised.
-        """
-        failure, any_read = None, False
-        for stem in self.stems():
-            try:
-                with self.locked(stem):
-                    run = self._runs.load(stem, writing=False)
-            except CorruptHistoryError:
-                if not skip_damaged:
-                    raise
-                continue
-            except StoreError as error:
-                if not skip_damaged:
-                    raise
-                failure = error
-                continue
-            any_read = True
-            if run is not None:
-                yield run
-        if failure is not None and not any_read:
-            raise failure
-
-    def stems(self) -> list[str]:
-        """The stems of all runs."""
+    def names(self) -> list[str]:
+        """The names of all files."""
         with self._translated():
-            return self._runs.stems()
+            self._files.prepare()
+            return self._files.names()
 
     @contextlib.contextmanager
     def locked(self, stem: str) -> Iterator[None]:

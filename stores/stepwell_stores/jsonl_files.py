@@ -15,13 +15,15 @@ from stepwell.errors import CorruptHistoryError, StoreMisconfiguredError, StoreU
 
 from .disk import sync_directory, sync_file, translated, write_all
 from .filelock import FLAGS, FairLock, fcntl, make_private
-from .filesystems import refuse_network
+from .filesystems import is_network, kind_of, refuse_network
+from .jsonl_open import OpenFiles
 from .liveness import ForkAware, watch_forks
 
 __all__ = ["Directory", "UnsyncedError", "WriteError"]
 
 _STRIPES = 64
 _BUSY_SECONDS = 5.0
+_NO_MORE = {errno.EMFILE, errno.ENFILE}
 
 
 class WriteError(Exception):
@@ -36,8 +38,42 @@ class UnsyncedError(Exception):
     """A new file may or may not be found under its name after a power cut."""
 
 
+class _Locked:
+    """The write lock of a run, held in a `with`; what is open of its files is kept at its end."""
+
+    __slots__ = ("_files", "_lock", "_stem")
+
+    def __init__(self, files: Directory, lock: FairLock, stem: str) -> None:
+        self._files, self._lock, self._stem = files, lock, stem
+
+    def __enter__(self) -> None:
+        files = self._files
+        files.prepare()
+        try:
+            got = self._lock.acquire(_BUSY_SECONDS)
+        except OSError as e:
+            if e.errno not in _NO_MORE or not files.kept.clear():
+                raise
+            got = self._lock.acquire(_BUSY_SECONDS)
+        if not got:
+            raise StoreUnavailableError(
+                f"{files.path}: another process holds the write lock of {self._stem}; try again"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._files.kept.put_back(self._stem, self._files.local)
+        finally:
+            self._lock.release()
+
+
 class Directory(ForkAware):
     """A directory that holds a store's files.
+
+    Attributes:
+        path: the directory's.
+        kept: files that stay open between two writes.
+        local: whether what `os.stat` tells of a file can be relied on, as on any file system of this machine.
 
     Args:
         path: absolute; made with mode 0700 at first use, its parent must exist.
@@ -53,6 +89,8 @@ class Directory(ForkAware):
         self._syncs = syncs
         self._network = network
         self._ready = False
+        self.local = False
+        self.kept = OpenFiles(self._prefix, self._open)
         self._stripes = [FairLock(self.file(f".locks/{number:02x}")) for number in range(_STRIPES)]
         watch_forks(self)
 
@@ -60,21 +98,13 @@ class Directory(ForkAware):
         """The path of a file."""
         return self._prefix + name
 
-    @contextlib.contextmanager
-    def locked(self, stem: str) -> Iterator[None]:
+    def locked(self, stem: str) -> contextlib.AbstractContextManager[None]:
         """Hold the write lock of a run, against all threads and processes. Runs share 64 locks between them.
 
         Raises:
             StoreUnavailableError: somebody held it for five seconds.
         """
-        self.prepare()
-        lock = self._stripes[zlib.crc32(stem.encode()) % _STRIPES]
-        if not lock.acquire(_BUSY_SECONDS):
-            raise StoreUnavailableError(f"{self.path}: another process holds the write lock of {stem}; try again")
-        try:
-            yield
-        finally:
-            lock.release()
+        return _Locked(self, self._stripes[zlib.crc32(stem.encode()) % _STRIPES], stem)
 
     def prepare(self) -> None:
         """See at first use that the directory can hold a store; make it when there is none.
@@ -101,6 +131,7 @@ class Directory(ForkAware):
         if not os.path.isdir(self.file(".locks")):  # whoever made the directory may have died before its sync
             self.sync_names(os.path.dirname(self.path))
             make_private(self.file(".locks"))
+        self.local = not (self._network and is_network(kind_of(self.path)))
         self._ready = True
 
     def prepare_reading(self) -> bool:
@@ -124,6 +155,7 @@ class Directory(ForkAware):
         """Close the lock files, when those who hold them are done."""
         for lock in self._stripes:
             lock.close()
+        self.kept.close()
 
     def after_fork_in_child(self) -> None:
         """Open the lock files anew."""
@@ -133,14 +165,25 @@ class Directory(ForkAware):
     def read(self, name: str) -> bytes | None:
         """All bytes of a file, None when there is none."""
         try:
-            fd = self._open(name, os.O_RDONLY)
+            with self.reading(name) as fd:
+                parts = []
+                while part := os.read(fd, 1 << 20):
+                    parts.append(part)
+                return b"".join(parts)
         except FileNotFoundError:
             return None
+
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[int]:
+        """Have a file open to be read.
+
+        Raises:
+            CorruptHistoryError: the file itself is the trouble.
+            FileNotFoundError: there is none.
+        """
+        fd = self._open(name, os.O_RDONLY)
         try:
-            parts = []
-            while part := os.read(fd, 1 << 20):
-                parts.append(part)
-            return b"".join(parts)
+            yield fd
         except OSError as e:
             self._check_file(name, e)
             e.filename = self.file(name)
@@ -156,8 +199,10 @@ class Directory(ForkAware):
             OSError: as the system says.
         """
         try:
-            return os.open(self.file(name), flags | FLAGS, 0o600)
+            return os.open(self._prefix + name, flags | FLAGS, 0o600)
         except OSError as e:
+            if e.errno in _NO_MORE and self.kept.clear():
+                return self._open(name, flags)
             self._check_file(name, e)
             raise
 
@@ -187,21 +232,24 @@ class Directory(ForkAware):
         except FileNotFoundError:
             return None
 
-    def overwrite(self, name: str, data: bytes) -> None:
+    def overwrite(self, name: str, data: bytes, old: int = 0) -> None:
         """Write a small file over its old bytes, not durably and not at once: for what has a checksum and can be lost.
 
-        A new file in place of the old one would take the next sync of a journal twice as long.
+        A new file in place of the old one would take the next sync of a journal twice as long. The run's lock must be
+        held, and the file stays open.
+
+        Args:
+            old: its size, when it is open already.
         """
-        fd = self._open(name, os.O_WRONLY | os.O_CREAT)
-        try:
+        fd = self.kept.hold(name, os.O_RDWR | os.O_CREAT)
+        if not old:
             old = os.fstat(fd).st_size
             if not old:
                 os.fchmod(fd, 0o600)
-            write_all(fd, data)
-            if old > len(data):
-                os.ftruncate(fd, len(data))
-        finally:
-            os.close(fd)
+        os.lseek(fd, 0, os.SEEK_SET)
+        write_all(fd, data)
+        if old > len(data):
+            os.ftruncate(fd, len(data))
 
     def publish(self, name: str, data: bytes) -> None:
         """Put a whole file in place of the old one, at once and durably. The run's lock must be held.
@@ -210,7 +258,9 @@ class Directory(ForkAware):
             OSError: nothing changed.
             UnsyncedError: it is in place, but a power cut may undo that.
         """
-        temporary = f"{name.partition('.')[0]}.tmp"
+        stem = name.partition(".")[0]
+        self.kept.forget(stem)
+        temporary = f"{stem}.tmp"
         self._unlink(temporary)
         fd = self._open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -227,7 +277,7 @@ class Directory(ForkAware):
             raise UnsyncedError(f"{self.file(name)}: {e}") from e
 
     def append(self, name: str, data: bytes, undo: Callable[[], bool]) -> None:
-        """Add bytes to a file, durably. The run's lock must be held.
+        """Add bytes to a file, durably. The run's lock must be held, and the file stays open.
 
         Args:
             undo: called when it failed; brings the file back, durably, and says whether that went well.
@@ -236,7 +286,7 @@ class Directory(ForkAware):
             WriteError: it failed; `undone` says whether nothing of it is there, for certain.
         """
         try:
-            fd = self._open(name, os.O_WRONLY | os.O_APPEND)
+            fd = self.kept.hold(name, os.O_WRONLY | os.O_APPEND)
         except OSError as e:
             raise WriteError(e, undone=True) from e
         written = False
@@ -246,9 +296,8 @@ class Directory(ForkAware):
             self._sync(fd)
         except OSError as e:
             # Never a second sync on a descriptor whose sync failed: the kernel would say yes and have lost the bytes.
+            self.kept.forget(name.partition(".")[0])
             raise WriteError(e, undone=undo() and not written) from e
-        finally:
-            os.close(fd)
 
     def sync(self, name: str, written: bytes = b"", at: int = 0) -> None:
         """Make what is in a file durable before anybody acts on it: its writer may have died before its own sync.

@@ -14,7 +14,7 @@ from stepwell.store import Envelope, Head, Status, envelope, open_body
 
 from .rules import verify_lines
 
-__all__ = ["Scan", "find_attempt", "mark", "rebuilt_head", "scan"]
+__all__ = ["Scan", "check_lines", "find_attempt", "mark", "rebuilt_head", "scan", "scan_from"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ENDS: dict[str, Status] = {"complete": "completed", "error": "failed", "cancelled": "cancelled"}
@@ -32,6 +32,8 @@ class Scan:
         wrong: the first line of `torn` that is no record, if it is one with holes. An append that takes several pages
             may be torn so that a page in its midst is missing. In a record that is known to have been acknowledged
             that is damage.
+        seq: the number of the first record in `lines`.
+        at: the byte at which it begins.
     """
 
     lines: list[bytes]
@@ -39,6 +41,8 @@ class Scan:
     unended: bool
     torn: bytes
     wrong: CorruptHistoryError | None = None
+    seq: int = 0
+    at: int = 0
 
     @property
     def closed(self) -> bool:
@@ -58,26 +62,44 @@ def scan(data: bytes, path: str) -> Scan:
             not for an append that was cut short.
         NewerFormatError: a record of a newer format.
     """
+    return scan_from(data, path, 0, 0)
+
+
+def scan_from(data: bytes, path: str, seq: int, at: int) -> Scan:
+    """As `scan`, of what a journal holds from record number `seq` on, which begins at byte `at`."""
     pieces = data.split(b"\n")  # never splitlines: other line ends are data
     rest = pieces.pop()
     wrong = None
     try:
-        verify_lines(pieces, 0, lambda seq: _place(pieces, seq, path))
+        check_lines(pieces, seq, at, path)
     except CorruptHistoryError as e:
-        e.byte = _byte(pieces, e.seq)
-        if isinstance(e, NewerFormatError) or not _holed(pieces[e.seq :], rest, path):
+        first = e.seq - seq
+        if isinstance(e, NewerFormatError) or not _holed(pieces[first:], rest, path):
             raise
         wrong, rest = e, b""
-        del pieces[e.seq :]
+        del pieces[first:]
     last = rest.rstrip(b"\0")  # a power cut may leave zeros where the newline was to be
-    unended = _whole(last, len(pieces))
+    unended = bool(last) and _whole(last, seq + len(pieces))
     if unended:
         pieces.append(last)
     whole = len(pieces)
-    while whole and _envelope(pieces, whole - 1, path).more:
+    while whole and _envelope(pieces, whole - 1, seq, at, path).more:
         whole -= 1
-    size = sum(len(line) + 1 for line in pieces[:whole])
-    return Scan(pieces[:whole], size, unended and whole == len(pieces), data[size:], wrong)
+    size = _bytes(pieces[:whole])
+    return Scan(pieces[:whole], at + size, unended and whole == len(pieces), data[size:], wrong, seq, at)
+
+
+def check_lines(lines: list[bytes], seq: int, at: int, path: str) -> None:
+    """Check lines of a journal, the first of which is to be record number `seq` and begins at byte `at`.
+
+    Raises:
+        CorruptHistoryError, NewerFormatError: with the place of the first that is not the record that belongs there.
+    """
+    try:
+        verify_lines(lines, seq, lambda number: _place(lines, number - seq, seq, at, path))
+    except CorruptHistoryError as e:
+        e.byte = at + _bytes(lines[: e.seq - seq])
+        raise
 
 
 def _holed(lines: list[bytes], rest: bytes, path: str) -> bool:
@@ -101,19 +123,19 @@ def _ends(line: bytes, path: str) -> bool:
         return False
 
 
-def _byte(lines: list[bytes], seq: int) -> int:
-    return sum(len(line) + 1 for line in lines[:seq])
+def _bytes(lines: list[bytes]) -> int:
+    return sum(len(line) + 1 for line in lines)
 
 
-def _place(lines: list[bytes], seq: int, path: str) -> str:
-    return f"{path}, line {seq + 1}, byte {_byte(lines, seq)}"
+def _place(lines: list[bytes], index: int, seq: int, at: int, path: str) -> str:
+    return f"{path}, line {seq + index + 1}, byte {at + _bytes(lines[:index])}"
 
 
-def _envelope(lines: list[bytes], seq: int, path: str) -> Envelope:
+def _envelope(lines: list[bytes], index: int, seq: int, at: int, path: str) -> Envelope:
     try:
-        return envelope(lines[seq], _place(lines, seq, path))
+        return envelope(lines[index], _place(lines, index, seq, at, path))
     except CorruptHistoryError as e:
-        e.seq, e.byte = seq, _byte(lines, seq)
+        e.seq, e.byte = seq + index, at + _bytes(lines[:index])
         raise
 
 

@@ -9,110 +9,29 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import zlib
+import os
 
-import msgspec
 from msgspec import structs
 
 from stepwell.errors import CorruptHistoryError
-from stepwell.store import Head, envelope
+from stepwell.store import envelope
 
 from .jsonl_files import Directory
+from .jsonl_heads import Fence, Held, Run, begun, fence_bytes, fence_from, head_bytes, head_from, journal
 from .jsonl_journal import Scan, find_attempt, mark, rebuilt_head, scan
-from .jsonl_names import decode, encode
-from .rules import Position, earlier, status_from
+from .jsonl_names import decode
+from .jsonl_pages import Pages
+from .rules import earlier
 
-__all__ = ["Fence", "Held", "Run", "Runs", "begun", "check_tail"]
-
-_BLOCK = 512
-_CRC = len(', "crc": "00000000"}')
-_JOURNAL = re.compile(r"([a-z0-9_%~-]+)\.([0-9]+)\.jsonl")
-
-
-class Fence(msgspec.Struct, frozen=True):
-    """The newest session number of a run id, and what must be known when its journals are gone."""
-
-    run_id: str
-    fence: int
-    deleted: bool = False
-    created: int = 0
-
-
-class Held(msgspec.Struct, frozen=True):
-    """A lease, live or lapsed. `token` is that of the request that it was granted to."""
-
-    owner: str
-    until: int
-    lock: str | None
-    token: str
-
-
-class Run(msgspec.Struct):
-    """Where a run stands. `size` is that of the current journal in bytes, `session` the highest in it."""
-
-    run_id: str
-    stem: str
-    incarnation: int
-    seq: int
-    size: int
-    session: int
-    fence: int
-    closed: bool
-    head: Head
-    held: Held | None = None
-    tail: str = ""  # what stands for the last record
-
-    @property
-    def position(self) -> Position:
-        return Position(self.incarnation, self.seq, self.fence, self.closed)
-
-    @property
-    def journal(self) -> str:
-        return journal(self.stem, self.incarnation)
-
-
-class _Kept(msgspec.Struct, rename={"run_id": "runId"}):
-    """What a head file holds, before its checksum."""
-
-    run_id: str
-    incarnation: int
-    seq: int
-    size: int
-    session: int
-    fence: int
-    closed: bool
-    tail: str
-    head: Head
-    lease: Held | None
-
-
-_read_kept = msgspec.json.Decoder(_Kept).decode
-_DAMAGED = (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
-
-
-def journal(stem: str, incarnation: int) -> str:
-    """The name of an incarnation's journal."""
-    return f"{stem}.{incarnation}.jsonl"
-
-
-def begun(run_id: str, stem: str, incarnation: int, lines: list[bytes], fence: int, closed: bool, head: Head) -> Run:
-    """Where a run stands after the first records of an incarnation."""
-    size = sum(len(line) + 1 for line in lines)
-    return Run(run_id, stem, incarnation, len(lines), size, fence, fence, closed, head, tail=mark(lines[-1]))
+__all__ = ["Fence", "Held", "Run", "Runs", "begun", "check_tail", "journal"]
 
 
 class Runs:
-    """Reads and writes the files of runs. Every call but `stems` needs the run's lock."""
+    """Reads and writes the files of runs. Every call needs the run's lock."""
 
     def __init__(self, files: Directory) -> None:
         self._files = files
-
-    def stems(self) -> list[str]:
-        """The stems of all runs that have a journal."""
-        self._files.prepare()
-        found = (_JOURNAL.fullmatch(name) for name in self._files.names())
-        return sorted({match[1] for match in found if match})
+        self._pages = Pages(files)
 
     def load(self, stem: str, *, writing: bool) -> Run | None:
         """Where a run stands; None when there is none.
@@ -126,6 +45,9 @@ class Runs:
         Raises:
             CorruptHistoryError: the files don't hold what the store writes.
         """
+        run = self._recalled(stem)
+        if run is not None:
+            return run
         fence = self.fence(stem)
         if fence is not None and fence.deleted:
             if self._files.size(journal(stem, 0)) is not None:  # its delete was cut short
@@ -141,7 +63,7 @@ class Runs:
                 return None
             path = self._files.file(journal(stem, number))
             raise CorruptHistoryError(f"{path} is gone; restore it from a backup", place=path)
-        if known is not None and number == known.incarnation and size < known.size:
+        if known is not None and size < known.size:
             raise CorruptHistoryError(
                 f"{self._files.file(known.journal)} has {size} bytes, fewer than the {known.size} that were "
                 "acknowledged; restore it from a backup",
@@ -158,10 +80,29 @@ class Runs:
             run = self._rebuild(stem, number, known, fence, writing=writing)
         granted = max(run.session, 0 if fence is None else fence.fence, 0 if known is None else known.fence)
         if run.fence != granted:
-            run.fence, run.held = granted, None
+            head = run.head
             if not run.closed:  # the head is older than the last lease, and what it says of due may be over
-                run.head = structs.replace(run.head, due=earlier(run.head.due, run.head.updated))
+                head = structs.replace(head, due=earlier(head.due, head.updated))
+            run = structs.replace(run, fence=granted, held=None, head=head)
         return run
+
+    def _recalled(self, stem: str) -> Run | None:
+        """Where an open run stands that this store wrote to last, when all its files are as it left them."""
+        opened = self._files.kept.recall(stem)
+        if opened is None:
+            return None
+        run: Run = opened.known
+        try:
+            size = opened.sizes[run.journal]
+            if size == run.size:
+                if os.pread(opened.fds[f"{stem}.head.json"][0], len(opened.head) + 1, 0) == opened.head:
+                    return run
+            elif size > run.size:
+                self._pages.mark(run.journal, run.seq, run.size)  # somebody wrote more, and will be asked for it
+        except OSError:
+            pass  # as in `recall`
+        self._files.kept.forget(stem)
+        return None
 
     def _rebuild(self, stem: str, number: int, known: Run | None, fence: Fence | None, *, writing: bool) -> Run:
         name = journal(stem, number)
@@ -181,15 +122,17 @@ class Runs:
             self._files.keep_aside(name, found.torn)
             self._truncate(stem, name, found.size)
         head = rebuilt_head(found.lines, None if known is None else known.head, path)
-        run = Run(run_id, stem, number, len(found.lines), found.size, found.session, 0, found.closed, head)
-        run.tail = mark(found.lines[-1])
-        if known is not None and number == known.incarnation and not run.closed:
-            run.held, run.fence = known.held, known.fence
+        held, raised = None, 0
+        if known is not None and number == known.incarnation and not found.closed:
+            held, raised = known.held, known.fence
+        size = found.size
         if found.unended and not writing:
-            run.size -= 1  # the newline that is missing is for a writer to add
+            size -= 1  # the newline that is missing is for a writer to add
+        at = (run_id, number, len(found.lines), size, found.session, raised)
+        run = Run(*at, found.closed, mark(found.lines[-1]), head, held)
         start = known.size if known is not None and number == known.incarnation else 0
-        self._files.sync(name, _text(found.lines)[start : run.size], start)
-        if writing or (run.size == len(data) and not found.unended):
+        self._files.sync(name, _text(found.lines)[start:size], start)
+        if writing or (size == len(data) and not found.unended):
             self.save(run)
         return run
 
@@ -199,32 +142,37 @@ class Runs:
             found = scan(self._files.read(known.journal) or b"", self._files.file(known.journal))
         check_tail(known, found, self._files.file(known.journal))
 
-    def lines(self, run: Run, incarnation: int) -> list[bytes]:
-        """The records of one incarnation, each checked.
+    def page(self, run: Run, incarnation: int, seq: int, limit: int | None) -> tuple[int, list[bytes], bool]:
+        """Records of one incarnation from `seq` on, each checked: the number of the first, they, and if there are more.
 
         Raises:
             CorruptHistoryError: as `scan`, or records are missing.
         """
         name = journal(run.stem, incarnation)
-        path = self._files.file(name)
-        found = scan(self._files.read(name) or b"", path)
-        if incarnation == run.incarnation:
-            check_tail(run, found, path)
-            return found.lines[: run.seq]
-        if not found.closed:
-            raise found.wrong or CorruptHistoryError(
-                f"{path}: holds {len(found.lines)} records and is not closed, though a later incarnation is there; "
-                "restore it from a backup",
-                place=path,
-                seq=len(found.lines),
-            )
-        return found.lines
+        current = incarnation == run.incarnation
+        found, ended = self._pages.read(name, seq, limit, run.size if current else None)
+        if ended:
+            path = self._files.file(name)
+            if current:
+                check_tail(run, found, path)
+            elif not found.closed:
+                count = found.seq + len(found.lines)
+                raise found.wrong or CorruptHistoryError(
+                    f"{path}: holds {count} records and is not closed, though a later incarnation is there; "
+                    "restore it from a backup",
+                    place=path,
+                    seq=count,
+                )
+        start = min(max(seq, found.seq), found.seq + len(found.lines))
+        lines = found.lines[start - found.seq :][:limit]
+        return start, lines, start + len(lines) < found.seq + len(found.lines) if ended else True
 
     def holds(self, run: Run, incarnation: int, seq: int, lines: list[bytes]) -> bool:
         """Whether these very records are at this position already."""
         if incarnation > run.incarnation or (incarnation == run.incarnation and seq >= run.seq):
             return False
-        return self.lines(run, incarnation)[seq : seq + len(lines)] == lines
+        start, found, _ = self.page(run, incarnation, seq, len(lines))
+        return start == seq and found == lines
 
     def first_attempt(self, run: Run, incarnation: int) -> str | None:
         """The attempt that opened an incarnation."""
@@ -251,26 +199,21 @@ class Runs:
             OSError: it can't be written.
             CorruptHistoryError: what is in its place is no file that can be written.
         """
-        where = (run.run_id, run.incarnation, run.seq, run.size, run.session, run.fence, run.closed, run.tail)
-        text = msgspec.json.encode(_Kept(*where, run.head, run.held))
-        text = b'%b, "crc": "%08x"}' % (text[:-1], zlib.crc32(text[:-1]))
-        # The size hardly ever changes, which makes the next sync cheaper.
-        self._files.overwrite(f"{run.stem}.head.json", text.ljust(len(text) // _BLOCK * _BLOCK + _BLOCK - 1) + b"\n")
+        stem, data = run.stem, head_bytes(run)
+        name, opened = f"{stem}.head.json", self._files.kept.used(stem)
+        try:
+            self._files.overwrite(name, data, len(opened.head) if opened is not None else 0)
+            if opened is not None and not run.closed:  # its journal is open, so it was written to
+                self._files.kept.settle(stem, run, data)
+            else:
+                self._files.kept.forget(stem)
+        except BaseException:
+            self._files.kept.forget(stem)
+            raise
 
     def cached(self, stem: str) -> Run | None:
         """The head as it was kept, None when it is gone or no head: then it is rebuilt."""
-        try:
-            text = (self._files.read(f"{stem}.head.json") or b"").rstrip()
-            if text[-_CRC:] != b', "crc": "%08x"}' % zlib.crc32(text[:-_CRC]):
-                return None
-            kept = _read_kept(text)
-            status_from(kept.head.status)
-            if encode(kept.run_id) != stem:
-                return None
-            numbers = (kept.incarnation, kept.seq, kept.size, kept.session, kept.fence)
-            return Run(kept.run_id, stem, *numbers, kept.closed, kept.head, kept.lease, kept.tail)
-        except _DAMAGED:
-            return None
+        return head_from(self._files.read(f"{stem}.head.json") or b"", stem)
 
     def fence(self, stem: str) -> Fence | None:
         """The fence file, None when there is none: then the fence is the journal's.
@@ -282,13 +225,8 @@ class Runs:
         if data is None:
             return None
         try:
-            if data[-_CRC:] != b', "crc": "%08x"}' % zlib.crc32(data[:-_CRC]):
-                raise ValueError("the checksum is wrong")
-            row = msgspec.json.decode(data)
-            if encode(row["runId"]) != stem:
-                raise ValueError("it is another run's")
-            return Fence(str(row["runId"]), int(row["fence"]), bool(row["deleted"]), int(row["created"]))
-        except _DAMAGED as e:
+            return fence_from(data, stem)
+        except ValueError as e:
             path = self._files.file(f"{stem}.fence")
             raise CorruptHistoryError(f"{path}: is damaged: {e}; restore it from a backup", place=path) from e
 
@@ -299,9 +237,7 @@ class Runs:
             OSError: nothing changed.
             UnsyncedError: it may be undone by a power cut.
         """
-        row = {"runId": fence.run_id, "fence": fence.fence, "deleted": fence.deleted, "created": fence.created}
-        text = msgspec.json.encode(row)
-        self._files.publish(f"{stem}.fence", b'%b, "crc": "%08x"}' % (text[:-1], zlib.crc32(text[:-1])))
+        self._files.publish(f"{stem}.fence", fence_bytes(fence))
 
     def begin(self, run: Run, lines: list[bytes]) -> None:
         """Write the first records of an incarnation, as a whole file.
@@ -356,18 +292,18 @@ def check_tail(known: Run, found: Scan, path: str) -> None:
     Raises:
         CorruptHistoryError: it was shortened, exchanged, or written over.
     """
-    lines = found.lines[: known.seq]
-    size = sum(len(line) + 1 for line in lines)
-    if found.unended and len(found.lines) == known.seq:
+    lines = found.lines[: max(known.seq - found.seq, 0)]
+    size = found.at + sum(len(line) + 1 for line in lines)
+    if found.unended and len(found.lines) == len(lines):
         size -= 1  # the newline that is missing
-    if len(lines) < known.seq or size != known.size or mark(lines[-1]) != known.tail:
+    if not lines or found.seq + len(lines) < known.seq or size != known.size or mark(lines[-1]) != known.tail:
         raise found.wrong or CorruptHistoryError(
             f"{path}: is not the journal of {known.seq} records and {known.size} bytes that was acknowledged; restore "
             "it from a backup",
             place=path,
-            seq=min(len(lines), known.seq - 1),
+            seq=min(found.seq + len(lines), known.seq - 1),
         )
 
 
 def _text(lines: list[bytes]) -> bytes:
-    return b"".join(line + b"\n" for line in lines)
+    return b"\n".join([*lines, b""])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -155,3 +158,36 @@ def test_signals_from_many_threads_count_once_each(bench: Bench) -> None:
 def test_a_wrong_number_is_refused(bench: Bench, wrong: object) -> None:
     with pytest.raises(InvalidInputError, match="keep_parked"):
         bench.engine(adding, keep_parked=wrong)
+
+
+LEFT = """
+from stepwell import Engine, Flow, Step, Suspend, workflow
+
+@workflow
+def waiting() -> Flow[int]:
+    try:
+        return (yield from Suspend("go", into=int))
+    finally:
+        yield from Step(print, "clean-up")
+
+def dropped():
+    Engine("memory:", workflows=[waiting]).start(waiting)
+
+dropped()
+engine = Engine("memory:", workflows=[waiting])
+engine.start(waiting)
+print("over")
+"""
+
+
+def test_an_engine_that_nobody_closes_leaves_no_generator_to_the_garbage_collector() -> None:
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ("over\n", "", 0) == (done.stdout, done.stderr, done.returncode)

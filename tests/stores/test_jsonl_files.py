@@ -449,7 +449,10 @@ def test_an_append_that_can_not_be_undone_is_unknown_and_then_found(
     assert Committed(2, 0) == store.append("r", 0, 2, [a_record()], attempt_id="a", fence=1)
 
 
-CALLS = ["open", "write", "fsync", "fdatasync", "replace", "fchmod", "unlink", "stat", "read", "close", "ftruncate"]
+CALLS = [
+    *("open", "write", "fsync", "fdatasync", "replace", "fchmod", "unlink", "stat", "read", "close", "ftruncate"),
+    *("pread", "fstat", "lseek"),
+]
 
 
 @pytest.mark.parametrize("name", CALLS)
