@@ -41,7 +41,7 @@ from .filesystems import is_network, kind_of
 from .liveness import Owners
 from .rules import Clock, check_append, check_first, check_lease, check_run_id, earlier, micros, system_clock
 from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
-from .sqlite_history import advance, found, insert, lines_of, refusal
+from .sqlite_history import advance, found, insert, lines_of, made_by, refusal
 from .sqlite_leases import Leases
 from .sqlite_rows import Row, find
 from .sqlite_verify import verify
@@ -108,19 +108,17 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> CreateOutcome:
             row = find(db, run_id)
             if row is not None:
-                if db.execute(sql.ATTEMPT, (run_id, attempt_id)).fetchone() != (0, 0):
+                if not made_by(db, run_id, attempt_id):
                     return Exists(self._run_head(row))
                 return Created(self._leases.grant(db, row, lease)[0])
             buried = db.execute(sql.DELETED_FENCE, (run_id,)).fetchone()
             fence = 1 if buried is None else buried[0] + 1
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
-            values = (head.updated, *sql.head_values(head))
+            given = lease if then == "open" else None
+            values = (*self._leases.values(given), head.updated, *sql.head_values(head))
             db.execute(sql.INSERT_RUN, (run_id, len(lines), fence, then == "closed", *values))
             insert(db, run_id, 0, 0, lines)
-            db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, 0, 0))
-            if then == "closed":
-                return Created()
-            return Created(self._leases.first(db, run_id, 0, fence, len(lines), lease))
+            return Created(self._leases.lease(given, values[1], run_id, 0, fence, len(lines)))
 
         return self._bell.due.told(self._attempt(work), head.due)
 

@@ -11,7 +11,7 @@ from . import sqlite_rows as sql
 from .rules import verify_lines
 from .sqlite_rows import Row, find
 
-__all__ = ["advance", "found", "insert", "lines_of", "refusal"]
+__all__ = ["advance", "found", "insert", "lines_of", "made_by", "refusal"]
 
 
 def found(db: sqlite3.Connection, run_id: str) -> Row:
@@ -20,6 +20,12 @@ def found(db: sqlite3.Connection, run_id: str) -> Row:
     if row is None:
         raise NotFoundError(f"no run {run_id!r}")
     return row
+
+
+def made_by(db: sqlite3.Connection, run_id: str, attempt_id: str) -> bool:
+    """Whether a run was created by this very attempt, which its first record names."""
+    first = db.execute(sql.BODIES, (run_id, 0, 0, 1)).fetchone()
+    return first is not None and b'"attemptId":"%b",' % attempt_id.encode() in first[0][:300]
 
 
 def insert(db: sqlite3.Connection, run_id: str, incarnation: int, seq: int, lines: list[bytes]) -> None:

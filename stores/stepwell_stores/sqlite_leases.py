@@ -37,21 +37,28 @@ class Leases:
         until = row.lease_until
         return until is not None and until > self._clock() and self.alive(row.owner_lock)
 
-    def first(
-        self,
-        db: sqlite3.Connection,
-        run_id: str,
-        incarnation: int,
-        fence: int,
-        seq: int,
-        request: LeaseRequest | None,
-    ) -> Lease | None:
-        """Grant a lease together with a new incarnation, whose fence it takes."""
+    def values(self, request: LeaseRequest | None) -> tuple[str | None, int | None, str | None, str | None]:
+        """A new lease as the values of its columns: owner, lease_until, owner_lock, lease_token."""
         if request is None:
+            return None, None, None, None
+        return request.owner, self._clock() + micros(request.ttl), self._owners.own(), request.token
+
+    def lease(
+        self, request: LeaseRequest | None, until: int | None, run_id: str, incarnation: int, fence: int, seq: int
+    ) -> Lease | None:
+        """What the one who asked is given."""
+        if request is None or until is None:
             return None
-        until = self._clock() + micros(request.ttl)
-        db.execute(sql.GRANT, (fence, request.owner, until, self._owners.own(), request.token, run_id))
         return Lease(run_id, incarnation, fence, seq, request.owner, until)
+
+    def first(
+        self, db: sqlite3.Connection, run_id: str, incarnation: int, fence: int, seq: int, request: LeaseRequest | None
+    ) -> Lease | None:
+        """Grant a lease together with a fence of its own."""
+        values = self.values(request)
+        if request is not None:
+            db.execute(sql.GRANT, (fence, *values, run_id))
+        return self.lease(request, values[1], run_id, incarnation, fence, seq)
 
     def grant_due(self, db: sqlite3.Connection, run_id: str, request: LeaseRequest) -> Lease | None:
         """Grant the lease of a run that is due: mostly nobody holds one, or else somebody who may live."""

@@ -36,8 +36,9 @@ OUTSIDE = """UPDATE stepwell_runs SET next_seq = next_seq + ?1, due = CASE
 INSERT_EVENT = "INSERT INTO stepwell_events (run_id, incarnation, seq, body) VALUES (?, ?, ?, ?)"
 INSERT_ATTEMPT = "INSERT INTO stepwell_attempts (run_id, attempt_id, incarnation, seq) VALUES (?, ?, ?, ?)"
 INSERT_RUN = """INSERT INTO stepwell_runs (run_id, incarnation, next_seq, fence, closed,
+    owner, lease_until, owner_lock, lease_token,
     updated, status, due, waiting, blocked, blocked_by, workflow, version, created, tags)
-    VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 REOPEN = f"""UPDATE stepwell_runs
     SET incarnation = ?, next_seq = ?, fence = ?, closed = 0, {_FREE}, updated = ?, {_HEAD} WHERE run_id = ?"""
 GRANT = """UPDATE stepwell_runs SET fence = ?, owner = ?, lease_until = ?, owner_lock = ?, lease_token = ?
