@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias, cast
 
-from attrs import frozen
+import msgspec
 
 from stepwell.errors import CorruptHistoryError, InvalidInputError
 from stepwell.store import (
@@ -53,8 +53,7 @@ def earlier(a: int | None, b: int | None) -> int | None:
     return min(a, b)
 
 
-@frozen
-class Position:
+class Position(msgspec.Struct, frozen=True):
     """Where a run stands, as far as an append cares."""
 
     incarnation: int

@@ -213,9 +213,10 @@ class SqliteStore:
         if lines:
             insert(db, run_id, row.incarnation, row.seq, lines)
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, row.incarnation, row.seq))
+        # first, so that a run that is leased at once does not enter the index of those that are due
+        granted = self._leases.grant(db, row, lease, len(lines))
         if lines or due is not None:
             db.execute(sql.OUTSIDE, (len(lines), due, run_id))
-        granted = self._leases.grant(db, row, lease, len(lines))
         return Committed(row.seq, row.incarnation, *granted)
 
     def head(self, run_id: str) -> RunHead | None:

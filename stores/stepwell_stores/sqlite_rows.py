@@ -8,7 +8,7 @@ import json
 import sqlite3
 from typing import Any
 
-from attrs import frozen
+import msgspec
 
 from stepwell.errors import CorruptHistoryError
 from stepwell.store import Head, HeadFilter, RunHead
@@ -84,8 +84,7 @@ _FIND = f"SELECT {_COLUMNS} FROM stepwell_runs r WHERE r.run_id = ?"
 _LIVE = "(r.lease_until > ? AND coalesce(r.owner_lock, '') NOT IN (SELECT value FROM json_each(?)))"
 
 
-@frozen
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """A row of `stepwell_runs`, as it is read: the JSON columns still as text."""
 
     run_id: str

@@ -130,8 +130,10 @@ def start() -> Workload:
 def signal_on(store: str, count: int) -> Workload:
     """(f) on one store."""
     means = BARE[store] + ", as many as there are durable writes"
-    figure = Figure(TITLES["signal"].format(Answer.EVENTS), "ms", "ms", "ms", means, commits="commits")
-    return Answer("signal", "stepwell", store, (figure,), {"signals": count})
+    title = TITLES["signal"].format(Answer.EVENTS)
+    cases = {"ms": "by the process that parked it", "first ms": "by a process that has to replay it"}
+    figures = [Figure(title, "ms", name, "ms", means, commits="commits", case=case) for name, case in cases.items()]
+    return Answer("signal", "stepwell", store, tuple(figures), {"signals": count})
 
 
 def crowd_of(count: int) -> Workload:
