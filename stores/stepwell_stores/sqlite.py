@@ -185,11 +185,12 @@ class SqliteStore:
 
         def work(db: sqlite3.Connection) -> AppendOutcome:
             if not advance(db, at, len(lines), head, then, release):
-                return refusal(db, at, lines)
+                return refusal(db, self.path, at, lines)
             insert(db, run_id, number, seq, lines)
             return Committed(seq, number)
 
-        return self._bell.due.told(self._attempt(work), head.due if head is not None and release else None)
+        done = self._attempt(work, guarded=True)  # by the condition of its UPDATE
+        return self._bell.due.told(done, head.due if head is not None and release else None)
 
     def _append_outside(
         self,
@@ -367,10 +368,10 @@ class SqliteStore:
         self._owners.close()
         self._bell.ring()
 
-    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T | NotApplied | Unknown:
+    def _attempt(self, work: Callable[[sqlite3.Connection], T], *, guarded: bool = False) -> T | NotApplied | Unknown:
         """Run a write whose failure is an outcome, and tell those who wait."""
         try:
-            result = self._database.write(work)
+            result = self._database.write(work, guarded=guarded)
         except NotWrittenError as e:
             return NotApplied(e)
         except AmbiguousError as e:

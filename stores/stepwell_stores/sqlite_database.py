@@ -117,8 +117,11 @@ class Database(ForkAware):
         self._closed = False
         watch_forks(self)
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def write(self, work: Callable[[sqlite3.Connection], T], *, guarded: bool = False) -> T:
         """Run `work` in a write transaction, with those of other threads that wait, and commit it durably.
+
+        Args:
+            guarded: `work` itself finds out whether a newer stepwell has changed the tables meanwhile.
 
         Raises:
             NotWrittenError: busy, full or failed before COMMIT: nothing of it is there.
@@ -129,7 +132,12 @@ class Database(ForkAware):
             raise StoreMisconfiguredError(
                 f"{self.path} is open for reading only, so nothing was written; to write, leave mode=ro out of its URL"
             )
-        return self._group.run(work)
+
+        def checked(db: sqlite3.Connection) -> T:
+            check_version(db, self.path)
+            return work(db)
+
+        return self._group.run(work if guarded else checked)
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         handle = self._writer
@@ -148,7 +156,6 @@ class Database(ForkAware):
     def _transaction(self, handle: _Handle, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             db.execute("BEGIN IMMEDIATE")
-            check_version(db, self.path)  # a newer stepwell may have changed the tables meanwhile
             result = work(db)
         except _DRIVER as e:
             _rollback(db)

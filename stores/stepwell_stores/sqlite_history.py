@@ -10,6 +10,7 @@ from stepwell.store import AlreadyCommitted, AppendOutcome, Head, Then
 from . import sqlite_rows as sql
 from .rules import verify_lines
 from .sqlite_rows import Row, find
+from .sqlite_schema import check_version
 
 __all__ = ["advance", "found", "insert", "lines_of", "made_by", "refusal"]
 
@@ -59,8 +60,13 @@ def advance(
     return db.execute(sql.ADVANCE, (count, head.updated, *values, *at)).rowcount == 1
 
 
-def refusal(db: sqlite3.Connection, at: tuple[str, int, int, int], lines: list[bytes]) -> AppendOutcome:
-    """Say why an owner's append hit no row."""
+def refusal(db: sqlite3.Connection, path: str, at: tuple[str, int, int, int], lines: list[bytes]) -> AppendOutcome:
+    """Say why an owner's append hit no row.
+
+    Raises:
+        NewerFormatError: a newer stepwell has changed the tables meanwhile.
+    """
+    check_version(db, path)
     run_id, incarnation, fence, seq = at
     row = found(db, run_id)
     if lines:

@@ -14,11 +14,13 @@ from stepwell.errors import CorruptHistoryError
 from stepwell.store import Head, HeadFilter, RunHead
 
 from .rules import Position, blocked_from, blocked_json, status_from, waiting_from, waiting_json
+from .sqlite_schema import SCHEMA_VERSION
 
 __all__ = ["Row", "find", "head_values", "page", "texts_of"]
 
 _FREE = "owner = NULL, lease_until = NULL, owner_lock = NULL, lease_token = NULL"
-_AT = "WHERE run_id = ? AND incarnation = ? AND fence = ? AND next_seq = ? AND closed = 0"
+_AT = f"""WHERE run_id = ? AND incarnation = ? AND fence = ? AND next_seq = ? AND closed = 0
+    AND (SELECT version FROM stepwell_schema) = {SCHEMA_VERSION}"""
 _HEAD_COLUMNS = ("status", "due", "waiting", "blocked", "blocked_by", "workflow", "version", "created", "tags")
 _HEAD = ", ".join(f"{column} = ?" for column in _HEAD_COLUMNS)
 _SAME = " ".join(f"AND {column} IS ?" for column in _HEAD_COLUMNS)
