@@ -43,6 +43,9 @@ _AHEAD = 0.05
 _STALLED = 0.25
 """Seconds after which what was claimed ahead is given back, when no run ends meanwhile."""
 
+_SHORTEST = 8 * _STALLED
+"""Seconds that a lease has to last, or nothing is claimed ahead: no lease is renewed before its run is driven."""
+
 _SHARE = 5
 """A look that takes long is repeated only after this many times as long: a store without an index scans all runs."""
 
@@ -208,7 +211,7 @@ class Worker:
 
     def _room(self) -> int:
         """How many runs to claim now: none as long as half of what may be claimed ahead is there."""
-        ahead = min(self._threads, int(self._threads * _AHEAD / self._seconds))
+        ahead = min(self._threads, int(self._threads * _AHEAD / self._seconds)) if self._parts.ttl >= _SHORTEST else 0
         return self._free + ahead if self._free > 0 or 2 * (self._free + ahead) > ahead else 0
 
     def _give_back(self) -> None:

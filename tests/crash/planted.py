@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.crash.group_plants import GROUP_PLANTS
+
 from stepwell import events, loading, recorder, session
 from stepwell.store import Fenced, NotApplied, Unknown
 from stepwell_stores import (
@@ -213,6 +215,7 @@ PLANTS: dict[str, Callable[[], None]] = {
     "re-run on Unknown": _rerun_on_unknown,
     "recorded step runs again": _forgotten_step,
     "synchronous=NORMAL": _normal,
+    **GROUP_PLANTS,
 }
 """By name. They hold for the whole process, so a harness plants in processes of their own."""
 

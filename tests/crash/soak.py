@@ -31,7 +31,14 @@ ROOT = Path(__file__).parents[2]
 MEASURED = Path(__file__).with_name("measured.json")
 
 STORES = ("jsonl", "sqlite")
+_OF_GROUPS = (
+    "failed commit told as done",
+    "follower dropped",
+    "follower told before the commit",
+    "follower written twice",
+)
 _CONTROLS: dict[str, dict[str, tuple[str, ...]]] = {
+    "crowd": {"jsonl": ("ack before write", "recorded step runs again"), "sqlite": _OF_GROUPS},
     "kill_points": {"jsonl": ("ack before write", "no torn-tail cut"), "sqlite": ("ack before write",)},
     "pauses": dict.fromkeys(STORES, ("no fence", "fence checked before the transaction")),
     "start_races": dict.fromkeys(STORES, ("existing run looked for before the transaction",)),
@@ -89,6 +96,7 @@ def jobs() -> Iterator[Job]:
         on = ("--store", store)
         yield Job("kill_points", on, ci=500, soak=10_000)
         yield Job("kill_points", (*on, "--exhaustive"))
+        yield Job("crowd", on, ci=100, soak=2_000)
         yield Job("pauses", on, ci=300, soak=2_000)
         yield Job("start_races", on, ci=200, soak=1_000)
         for harness, planted in _CONTROLS.items():

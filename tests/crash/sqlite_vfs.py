@@ -11,6 +11,7 @@ import _sqlite3
 import contextlib
 import ctypes
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
@@ -118,6 +119,7 @@ class Vfs:
     trouble: list[BaseException] = field(factory=list)
     _kept: list[Any] = field(factory=list)  # SQLite has their addresses
     _tables: dict[int, Any] = field(factory=dict)
+    _making: threading.Lock = field(factory=threading.Lock)
     _paths: dict[int, str] = field(factory=dict)
 
     def put_in(self, library: Any) -> Callable[[], None]:
@@ -168,16 +170,17 @@ class Vfs:
     def _table(self, real: Any) -> Any:
         """The copy of a table of methods with the watched ones replaced; one copy for each real table."""
         address = ctypes.addressof(real.contents)
-        if address not in self._tables:
-            own = _IoMethods()
-            size = ctypes.sizeof(_IoMethods) if real.contents.iVersion >= 3 else _IoMethods.xFetch.offset
-            ctypes.memmove(ctypes.byref(own), real, size)
-            for kind, (method, made, size_at) in _METHODS.items():
-                function = getattr(real.contents, method) if kind in self.kinds else None
-                if function:
-                    setattr(own, method, self._keep(made(self._method(kind, made(function), size_at))))
-            self._tables[address] = ctypes.pointer(own)
-        return self._tables[address]
+        with self._making:  # a second copy would be collected while SQLite uses it
+            if address not in self._tables:
+                own = _IoMethods()
+                size = ctypes.sizeof(_IoMethods) if real.contents.iVersion >= 3 else _IoMethods.xFetch.offset
+                ctypes.memmove(ctypes.byref(own), real, size)
+                for kind, (method, made, size_at) in _METHODS.items():
+                    function = getattr(real.contents, method) if kind in self.kinds else None
+                    if function:
+                        setattr(own, method, self._keep(made(self._method(kind, made(function), size_at))))
+                self._tables[address] = ctypes.pointer(own)
+            return self._tables[address]
 
     def _method(self, kind: str, call: Any, size_at: int | None) -> Callable[..., int]:
         def method(file: int, *args: Any) -> int:

@@ -21,6 +21,7 @@ URLS = {
 }
 UNITS = ("cuts", "kills", "states", "pauses", "starts", "lines", "files", "faults", "cases")
 FAULTS = {
+    "crowd": "killed with 16 threads at work",
     "kill_points": "killed at a write, sync, rename or removal",
     "crash_states": "killed or cut off on a simulated disk",
     "power_cuts": "power cut",

@@ -68,3 +68,12 @@ def test_what_waits_behind_long_runs_is_given_back(bench: Bench) -> None:
         gate.leave.set()
         eventually(lambda: not engine.runs(status="pending") and not engine.runs(status="running"))
     assert {"completed"} == {engine.get(run_id).status for run_id in late}
+
+
+def test_nothing_is_claimed_ahead_under_short_leases(bench: Bench) -> None:
+    store = Counted(bench.store())
+    engine = bench.engine(quick, store=store, lease=1.0)
+    for _ in range(40):
+        engine.submit(quick)
+    assert {"completed": 40} == Worker(engine, threads=2).run(drain=True)
+    assert max(store.given) <= 2
