@@ -92,7 +92,7 @@ def drain_on(store: str, count: int) -> Workload:
 def replay_on(store: str, count: int, results: str) -> Workload:
     """(c) on one store, with one kind of results."""
     kind = {"int": "integers", "dict": "small dicts", "attrs": "attrs objects of 3 fields"}[results]
-    note = "From the making of the engine, in a fresh process, to the end of the run."
+    note = "In a fresh process with an engine that was just made, from the call to the end of the run."
     figure = Figure(TITLES["replay"].format(count), "events/s", f"rate {count}", f"rate {count}", READ, note, case=kind)
     counts = {"steps": count}
     return Replay("replay", "stepwell", store, (figure,), counts, lengths=(count,), results=results)

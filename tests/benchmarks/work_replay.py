@@ -19,9 +19,9 @@ def record(store: str, directory: str, count: int, results: str) -> dict[str, An
 
 
 def resume(store: str, directory: str, count: int) -> dict[str, Any]:
-    """Go on with the recorded run, from the making of the engine to the run's end."""
-    began = time.perf_counter()
+    """Go on with the recorded run in an engine that has just been made, from the call to the run's end."""
     with engine_on(store, directory) as engine:
+        began = time.perf_counter()
         assert engine.resume("run", go, count).unwrap() == count
         seconds = time.perf_counter() - began
         durability = durability_of(engine)

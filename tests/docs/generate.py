@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.docs import durability  # noqa: E402 - as a script this file does not know of its neighbours before
+from tests.docs import durability, performance  # noqa: E402 - as a script this file does not know of its neighbours before
 
 MARKED = re.compile(r"(<!-- generated: ([\w .,-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LISTS = ("Args", "Attributes", "Raises")
@@ -389,6 +389,7 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "durability survival": durability.survival_table,
     "durability controls": durability.controls_table,
     "durability where": durability.where_measured,
+    "performance tables": performance.tables,
     "exit codes": exit_codes,
 }
 
