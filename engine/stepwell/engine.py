@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import ExitStack
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple
@@ -407,9 +407,9 @@ class Engine:
             closed, self._closed = self._closed, True
         if closed:
             return
-        with closing(self._performer):  # last: that a step ends because its loop does is no outcome to be recorded
-            for part in (self._sessions, self._parts.parked, self._store):
-                part.close()
+        with ExitStack() as stack:  # the performer last: that a step ends because its loop does is no outcome
+            for part in (self._performer, self._store, self._parts.parked, self._sessions):
+                stack.callback(part.close)
 
     def __enter__(self) -> Self:
         return self

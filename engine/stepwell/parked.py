@@ -12,9 +12,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import MutableMapping
-from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
+from .logs import logger
 from .machine import Machine
 
 __all__ = ["Parked"]
@@ -40,7 +40,7 @@ class Parked(Generic[R]):
     def __init__(self, most: int) -> None:
         self._most = most
         self._runs: dict[str, R] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may send a signal
         weakref.finalize(self, _close, self._runs)  # of an engine that nobody closes, at the latest at exit
 
     def keep(self, run: R) -> None:
@@ -71,12 +71,26 @@ class Parked(Generic[R]):
 
     def forget(self) -> None:
         """In a forked child: what was kept stays the parent's, but for the generators, which are here as well."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         _close(self._runs)
 
 
 def _close(runs: MutableMapping[str, Any]) -> None:
-    """Close the machines, and forget them; another thread may take some of them meanwhile."""
+    """Close the machines, and forget them; another thread may take some of them meanwhile.
+
+    What comes of their clean-up code has nothing to do with the run that is parked now, or with closing the engine.
+    """
+    interrupted: KeyboardInterrupt | None = None
     while runs:
-        with suppress(KeyError):
-            runs.popitem()[1].machine.close()
+        try:
+            run = runs.popitem()[1]
+        except KeyError:
+            break
+        try:
+            run.machine.close()
+        except KeyboardInterrupt as error:
+            interrupted = error
+        except BaseException:  # noqa: BLE001 - it is the user's code, and another run's
+            logger.exception("closing the parked run %r failed", run.run_id)
+    if interrupted is not None:
+        raise interrupted

@@ -309,7 +309,7 @@ class Session:
         parts.tell(lc.RunParked(run_id, status, waiting_for, due))
         if status == "pending":
             return Running(run_id)
-        if machine.paused:
+        if status == "paused":
             return RunPaused(run_id)
         return RunSuspended(run_id, waiting_for, head.waiting[0].reason if head.waiting else None, due)
 

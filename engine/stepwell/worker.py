@@ -99,10 +99,11 @@ class Worker:
         self._reset()
 
     def _reset(self) -> None:
-        self._leases: SimpleQueue[Lease | None] = SimpleQueue()
+        self._leases: SimpleQueue[tuple[float, Lease] | None] = SimpleQueue()  # with the time when each was claimed
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._free = self._threads  # less than 0 by what is claimed ahead
         self._seconds = _LONGEST_PAUSE  # that a run takes, a moving average
+        self._moved = 0.0  # when a run ended last, or was claimed for a free thread
         self._failed_looks, self._failed_drives = 0, 0  # each in a row, for want of a store that works
         self._sessions: dict[Lease, Session] = {}
         self._ended: Counter[str] = Counter()
@@ -182,9 +183,11 @@ class Worker:
         if self._stopped.is_set():  # the call that would have woken us is wiped out
             return False
         free, room = self._free, self._room()
-        if room <= 0:  # a thread that becomes free wakes us
-            if not self._wait(self._wake, _STALLED if free < 0 else _LONGEST_PAUSE) and free < 0:
-                self._give_back()
+        if free < 0 and time.perf_counter() - self._moved > _STALLED:
+            self._give_back()
+            return True
+        if room <= 0:
+            self._wait(self._wake, _STALLED if free < 0 else _LONGEST_PAUSE)  # a thread that becomes free wakes us
             return True
         began, now = time.perf_counter(), e.micros(self._parts.now())
         try:
@@ -199,14 +202,18 @@ class Worker:
             return True
         self._failed_looks = 0
         if leases:
+            claimed = time.perf_counter()
             with self._lock:
+                if self._free > 0:
+                    self._moved = claimed
                 self._free -= len(leases)
             for lease in leases:
-                self._leases.put(lease)
+                self._leases.put((claimed, lease))
         elif drain and free == self._threads:
             return False
         else:
-            self._wait(self._wake, min(max(self._poll, _SHARE * (time.perf_counter() - began)), pause))
+            longest = max(self._poll, _SHARE * (time.perf_counter() - began))
+            self._wait(self._wake, min(longest, pause, _STALLED if free < 0 else longest))
         return True
 
     def _room(self) -> int:
@@ -218,7 +225,8 @@ class Worker:
         """Give up what was claimed ahead: the runs that are driven take longer than those before them."""
         self._seconds = _LONGEST_PAUSE
         with contextlib.suppress(Empty):
-            while (lease := self._leases.get_nowait()) is not None:
+            while (waiting := self._leases.get_nowait()) is not None:
+                _, lease = waiting
                 with self._lock:
                     self._free += 1
                 try:
@@ -244,14 +252,15 @@ class Worker:
     # ---- the threads that drive
 
     def _drive_claimed(self) -> None:
-        while (lease := self._leases.get()) is not None:
+        while (waiting := self._leases.get()) is not None:
+            claimed, lease = waiting
             began = time.perf_counter()
             try:
-                how = self._drive(lease)
+                how = self._drive(lease, waited=began - claimed)
             finally:
-                took = time.perf_counter() - began
+                self._moved = ended = time.perf_counter()
                 with self._lock:
-                    self._seconds += 0.1 * (took - self._seconds)
+                    self._seconds += 0.1 * (ended - began - self._seconds)
                     self._free += 1
                     self._sessions.pop(lease, None)
                     wanted = self._room() > 0
@@ -260,12 +269,18 @@ class Worker:
             with self._lock:
                 self._ended[how] += 1
 
-    def _drive(self, lease: Lease) -> str:
-        """Drive one run; whatever goes wrong with it stays with it. How it ended, as `run` counts it."""
+    def _drive(self, lease: Lease, waited: float) -> str:
+        """Drive one run; whatever goes wrong with it stays with it. How it ended, as `run` counts it.
+
+        Args:
+            waited: seconds since its lease was granted. Nobody has renewed it since, so it may have lapsed.
+        """
         try:
             if self._stopped.is_set():
                 self._parts.store.release(lease)
                 return "given back"
+            if waited > self._parts.ttl / 8 and self._parts.store.renew(lease, self._parts.ttl) is None:
+                return "given back"  # to somebody else
             outcome = self._driver.take_due(lease, lambda session: self._began(lease, session), contained=BaseException)
         except StoreError as error:
             with self._lock:

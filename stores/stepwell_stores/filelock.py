@@ -19,6 +19,7 @@ FLAGS: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 """With which every file is opened: not inherited by programs that are started, and no link."""
 
 _BUSY = {errno.EAGAIN, errno.EACCES}
+_PATIENCE = 30.0  # seconds
 _EXCLUSIVE, _UNLOCK = (0, 0) if fcntl is None else (fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN)
 
 
@@ -95,12 +96,13 @@ class FairLock:
         self._turn, self._lock = FileLock(f"{path}.turn"), FileLock(f"{path}.lock")
 
     def acquire(self, seconds: float) -> bool:
-        """Take it; False when another process held it, or the turn, for so long.
+        """Take it; False when another process held it, or the turn, for so long, or another thread did.
 
         Raises:
             OSError: a file can't be opened or locked.
         """
-        self._threads.acquire()
+        if not self._threads.acquire(timeout=seconds):
+            return False  # a thread that was interrupted while it took it or let go may hold it for ever
         got = False
         try:
             if self._turn.acquire(seconds):
@@ -121,10 +123,12 @@ class FairLock:
             self._threads.release()
 
     def close(self) -> None:
-        """Close the files, when the thread that holds the lock is done."""
-        with self._threads:
-            self._turn.close()
-            self._lock.close()
+        """Close the files, when the thread that holds the lock is done, or will never be."""
+        held = self._threads.acquire(timeout=_PATIENCE)
+        self._turn.close()
+        self._lock.close()
+        if held:
+            self._threads.release()
 
     def after_fork_in_child(self) -> None:
         """Begin anew: an inherited descriptor shares its lock with the parent, whose threads aren't here."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from stepwell.errors import StoreError
@@ -28,6 +29,7 @@ class _Write(Generic[D]):
 
     turn: threading.Lock | None = None  # held until it is done or to lead; None when it led from the start
     leads = False  # whether it is its thread's turn to lead
+    group: list[_Write[D]] = []  # noqa: RUF012 - what it leads, replaced and never changed
     abandoned = False  # its thread was interrupted while it waited
     done = False
     result: Any = None
@@ -87,8 +89,12 @@ class GroupCommit(Generic[D]):
             if not write.done:
                 self._lead(write)
         finally:
-            if not write.done:
-                self._leave(write)
+            if write.leads or not write.done:
+                try:
+                    self._leave(write)
+                except BaseException:  # Ctrl-C, before it had begun
+                    self._leave(write)
+                    raise
         if write.error is not None:
             raise write.error
         return write.result  # type: ignore[no-any-return]
@@ -96,42 +102,44 @@ class GroupCommit(Generic[D]):
     def _lead(self, own: _Write[D]) -> None:
         """Write what waits; the first of it is this thread's own."""
         with self._lock:
-            group, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
-        try:
-            self._leader = threading.get_ident()
-            self._write(group)
-        finally:
-            others = [write for write in group if write is not own]
-            with self._lock:
-                # When this thread was interrupted, the others go on without it.
-                self._waiting[:0] = [write for write in others if not write.done]
-                self._pass_on(own)
-            for write in others:
-                if write.done and write.turn is not None:
-                    write.turn.release()
-
-    def _pass_on(self, own: _Write[D]) -> None:
-        """Have the first who still waits lead after `own`. The lock is held."""
-        self._leader, own.leads = 0, False
-        if not self._waiting:
-            self._led = False
-            return
-        self._waiting = [write for write in self._waiting if not write.abandoned]
-        self._led = bool(self._waiting)
-        if self._waiting:
-            follower = self._waiting[0]
-            follower.leads = True
-            if follower.turn is not None:
-                follower.turn.release()
+            own.group, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
+        self._leader = threading.get_ident()
+        self._write(own.group)
+        self._leave(own)
 
     def _leave(self, own: _Write[D]) -> None:
-        """A thread goes, and its write is not done by another one: the lead must not stay with it, or come to it."""
+        """A thread goes: those whose writes it did are told, and the lead must not stay with it or come to it.
+
+        When it was interrupted, those whose writes it did not do go on without it. It may be interrupted itself, and is
+        called again then: what is done stays done.
+        """
         with self._lock:
-            own.abandoned = True
+            own.abandoned = not own.done
+            while own.group:
+                write = own.group[-1]
+                if write.done and write is not own:
+                    _release(write)
+                elif write is not own and write not in self._waiting:
+                    self._waiting.insert(0, write)
+                own.group.pop()
             if own.leads:
                 self._pass_on(own)
             elif own in self._waiting:
                 self._waiting.remove(own)
+
+    def _pass_on(self, own: _Write[D]) -> None:
+        """Have the first who still waits lead after `own`. The lock is held."""
+        self._leader = 0
+        if self._waiting:
+            self._waiting = [write for write in self._waiting if not write.abandoned]
+        if not self._waiting:
+            self._led = own.leads = False
+            return
+        follower = self._waiting[0]
+        turn = follower.turn
+        assert turn is not None  # or it would lead
+        follower.leads, own.leads = True, False
+        turn.release()  # no call comes between: a signal that is handled there would leave nobody in the lead
 
     def _write(self, group: list[_Write[D]]) -> None:
         if len(group) > 1 and self._together(group):
@@ -155,6 +163,13 @@ class GroupCommit(Generic[D]):
             for write, result in zip(group, results, strict=True):
                 write.ended(result)
         return True
+
+
+def _release(write: _Write[Any]) -> None:
+    """Wake the thread of a write, which waits for nothing else; twice is once."""
+    if write.turn is not None:
+        with suppress(RuntimeError):
+            write.turn.release()
 
 
 def _copied(error: StoreError) -> StoreError:

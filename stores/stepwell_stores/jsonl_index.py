@@ -16,6 +16,8 @@ __all__ = ["Index"]
 
 _JOURNAL = re.compile(r"([a-z0-9_%~-]+)\.([0-9]+)\.jsonl")
 _UNSURE = 100_000_000  # nanoseconds after a change in which another one may get the same time; clocks tick in 10 ms
+_SECOND = 1_000_000_000
+_COARSE = 2_100_000_000  # the same where times have whole seconds, or two
 
 Signs = tuple[int, ...]
 
@@ -86,10 +88,10 @@ class Index:
             self._names, self._newest = names, newest
         if not self._files.local:
             return [(stem, None) for stem in sorted(self._newest)]
-        present, settled = set(names), time.time_ns() - _UNSURE
-        return [(stem, self._sign(stem, number, present, settled)) for stem, number in sorted(self._newest.items())]
+        present, now = set(names), time.time_ns()
+        return [(stem, self._sign(stem, number, present, now)) for stem, number in sorted(self._newest.items())]
 
-    def _sign(self, stem: str, number: int, present: set[str], settled: int) -> Signs | None:
+    def _sign(self, stem: str, number: int, present: set[str], now: int) -> Signs | None:
         signs = list[int]()
         for name in (f"{stem}.fence", f"{stem}.head.json", journal(stem, number)):
             if name not in present:
@@ -99,7 +101,8 @@ class Index:
                 found = os.stat(self._files.file(name), follow_symlinks=False)
             except OSError:
                 return None
-            if not found.st_ctime_ns or found.st_ctime_ns > settled:
+            changed = found.st_ctime_ns
+            if not changed or changed > now - (_UNSURE if changed % _SECOND else _COARSE):
                 return None
-            signs += (found.st_ino, found.st_size, found.st_ctime_ns)
+            signs += (found.st_ino, found.st_size, changed)
         return tuple(signs)

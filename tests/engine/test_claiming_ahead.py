@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from stepwell import Flow, Step, workflow
-from stepwell.store import Lease
+from stepwell.store import Lease, Status
 from stepwell.worker import Worker
 
 from .conftest import Bench
 from .test_worker import Gate, Whole, at_work
-from .tools import eventually
+from .tools import PATIENCE, eventually
 
 MANY = 120
+STATUSES: tuple[Status, ...] = ("running", "pending")
 
 
 def nothing() -> int:
@@ -49,7 +52,8 @@ def test_quick_runs_are_claimed_several_at_a_time(bench: Bench) -> None:
     assert len(store.given) < MANY / 2
 
 
-def test_what_waits_behind_long_runs_is_given_back(bench: Bench) -> None:
+@pytest.mark.parametrize(("threads", "left"), [(2, 8), (16, 7)])
+def test_what_waits_behind_long_runs_is_given_back(bench: Bench, threads: int, left: int) -> None:
     gate = Gate()
 
     @workflow
@@ -59,12 +63,12 @@ def test_what_waits_behind_long_runs_is_given_back(bench: Bench) -> None:
     engine, other = bench.engine(quick, long), bench.engine(quick, long)
     for _ in range(MANY):
         engine.submit(quick)
-    late = [engine.submit(long).run_id for _ in range(10)]
-    with at_work(Worker(engine, threads=2)):
-        eventually(lambda: gate.calls == 2)
-        eventually(lambda: len(engine.runs(status="running")) == 2)
-        assert 8 == len(engine.runs(status="pending"))  # for another worker, at once
-        assert "pending" == other.get(late[-1]).status
+    late = [engine.submit(long).run_id for _ in range(threads + left)]
+    with at_work(Worker(engine, threads=threads)):
+        assert gate.entered.wait(PATIENCE)
+        eventually(lambda: not engine.runs(workflow="quick", status="pending"))
+        # for another worker, at once
+        eventually(lambda: [len(other.runs(status=one)) for one in STATUSES] == [threads, left])
         gate.leave.set()
         eventually(lambda: not engine.runs(status="pending") and not engine.runs(status="running"))
     assert {"completed"} == {engine.get(run_id).status for run_id in late}

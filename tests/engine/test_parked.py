@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from stepwell import Flow, Signal, Step, Suspend, workflow
-from stepwell.errors import InvalidInputError, NotFoundError, RunClosedError
+from stepwell.errors import ClosedError, InvalidInputError, NotFoundError, RunClosedError
 from stepwell.lifecycle import LifecycleEvent, StepReplayed
 
 from .conftest import Bench
@@ -158,6 +159,35 @@ def test_signals_from_many_threads_count_once_each(bench: Bench) -> None:
 def test_a_wrong_number_is_refused(bench: Bench, wrong: object) -> None:
     with pytest.raises(InvalidInputError, match="keep_parked"):
         bench.engine(adding, keep_parked=wrong)
+
+
+def test_clean_up_that_fails_is_no_business_of_the_run_that_is_parked_next(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Warnings are errors here, as they are in many test suites."""
+
+    @workflow
+    def careless(how: str) -> Flow[int]:
+        try:
+            return (yield from Suspend("go", into=int))
+        finally:
+            if how == "raise":
+                raise ValueError("clean-up failed")
+            if how == "exit":
+                raise SystemExit(3)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine = bench.engine(careless, adding, keep_parked=2)
+        for how in ("raise", "exit", "raise", "exit"):
+            assert "suspended" == engine.start(careless, how).status
+        for name in "ab":
+            assert "suspended" == engine.start(adding, 2, run_id=name).status
+        engine.start(careless, "raise")
+        engine.close()
+    assert 5 == caplog.text.count("closing the parked run")
+    with pytest.raises(ClosedError):
+        engine.store.head("a")
 
 
 LEFT = """

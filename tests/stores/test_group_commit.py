@@ -182,3 +182,73 @@ def test_many_threads_lose_and_repeat_nothing(journal: Journal) -> None:
     with ThreadPoolExecutor(16) as pool:
         assert [name.upper() for name in names] == list(pool.map(journal.write, names))
     assert sorted(names) == sorted(name for group in journal.groups for name in group)
+
+
+INTERRUPTED = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from stepwell_stores import group_commit
+
+HOME = group_commit.__file__
+calls = 0
+
+def interrupt_at(number):
+    def trace(frame, event, _):
+        global calls
+        if event == "call" and frame.f_code.co_filename == HOME:
+            calls += 1
+            if calls == number:
+                raise KeyboardInterrupt
+    return trace
+
+def transact(work):
+    if threading.current_thread() is threading.main_thread():
+        began.set()
+        assert joined.wait(30)
+    return work([])
+
+def follow(name):
+    assert began.wait(30)
+    return commits.run(lambda rows: name)
+
+def watch():
+    while len(commits._waiting) < 2 and not over.is_set():
+        over.wait(0.001)
+    joined.set()
+
+number, ended = 0, False
+while not ended:
+    number, calls = number + 1, 0
+    began, joined, over = threading.Event(), threading.Event(), threading.Event()
+    commits = group_commit.GroupCommit(transact)
+    with ThreadPoolExecutor(4) as pool:
+        followers = [pool.submit(follow, "a"), pool.submit(follow, "b")]
+        watching = pool.submit(watch)
+        sys.settrace(interrupt_at(number))
+        try:
+            commits.run(lambda rows: "lead")
+            ended = True
+        except KeyboardInterrupt:
+            pass
+        sys.settrace(None)
+        began.set()
+        assert ["a", "b"] == [future.result(20) for future in followers]
+        over.set()
+        watching.result(20)
+    commits.run(lambda rows: None)
+print(number)
+"""
+
+
+def test_a_leader_that_is_interrupted_at_any_call_passes_the_lead_on() -> None:
+    path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        env={**os.environ, **path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ("", 0) == (done.stderr, done.returncode)
+    assert int(done.stdout) > 4
