@@ -165,13 +165,20 @@ class Directory(ForkAware):
     def read(self, name: str) -> bytes | None:
         """All bytes of a file, None when there is none."""
         try:
-            with self.reading(name) as fd:
-                parts = []
-                while part := os.read(fd, 1 << 20):
-                    parts.append(part)
-                return b"".join(parts)
+            return b"".join(self.parts(name))
         except FileNotFoundError:
             return None
+
+    def parts(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file, in pieces.
+
+        Raises:
+            CorruptHistoryError: the file itself is the trouble.
+            FileNotFoundError: there is none.
+        """
+        with self.reading(name) as fd:
+            while part := os.read(fd, 1 << 18):
+                yield part
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -152,9 +152,26 @@ def mark(line: bytes) -> str:
     return line[-10:-2].decode("ascii", "replace")
 
 
-def find_attempt(data: bytes, attempt_id: str, path: str) -> int | None:
-    """The seq of the record that an attempt began with; None when it isn't there."""
+def find_attempt(parts: Iterable[bytes], attempt_id: str, path: str) -> int | None:
+    """The seq of the record that an attempt began with; None when it isn't there.
+
+    Args:
+        parts: the bytes of a journal, from its beginning, in pieces of any size.
+        path: named in errors.
+    """
     needle = f'"attemptId":"{attempt_id}",'.encode()
+    rest = b""
+    for part in parts:
+        rest += part
+        end = rest.rfind(b"\n") + 1
+        found = _find(rest[:end], needle, attempt_id, path)
+        if found is not None:
+            return found
+        rest = rest[end:]
+    return _find(rest, needle, attempt_id, path)
+
+
+def _find(data: bytes, needle: bytes, attempt_id: str, path: str) -> int | None:
     at = data.find(needle)
     while at >= 0:
         end = data.find(b"\n", at)

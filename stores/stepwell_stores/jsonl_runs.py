@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 from msgspec import structs
 
@@ -176,13 +177,22 @@ class Runs:
 
     def first_attempt(self, run: Run, incarnation: int) -> str | None:
         """The attempt that opened an incarnation."""
-        path = self._files.file(journal(run.stem, incarnation))
-        return envelope(self._raw(run.stem, incarnation).partition(b"\n")[0], path).attempt_id
+        name = journal(run.stem, incarnation)
+        first = b""
+        for part in self._parts(name):
+            first += part
+            if b"\n" in part:
+                break
+        return envelope(first.partition(b"\n")[0], self._files.file(name)).attempt_id
 
     def find(self, run: Run, incarnation: int, attempt_id: str) -> int | None:
         """The seq of the record that an attempt began with; None when it isn't in this incarnation."""
-        path = self._files.file(journal(run.stem, incarnation))
-        return find_attempt(self._raw(run.stem, incarnation), attempt_id, path)
+        name = journal(run.stem, incarnation)
+        return find_attempt(self._parts(name), attempt_id, self._files.file(name))
+
+    def _parts(self, name: str) -> Iterator[bytes]:
+        with contextlib.suppress(FileNotFoundError):
+            yield from self._files.parts(name)
 
     def save(self, run: Run) -> bool:
         """Keep head and lease; whether that went well. They are a cache: the journal says what was done."""
@@ -281,9 +291,6 @@ class Runs:
         names.sort(key=lambda name: (name == journal(stem, 0), not name.endswith(".head.json")))
         with contextlib.suppress(FileNotFoundError):
             self._files.remove(names)
-
-    def _raw(self, stem: str, incarnation: int) -> bytes:
-        return self._files.read(journal(stem, incarnation)) or b""
 
 
 def check_tail(known: Run, found: Scan, path: str) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from stepwell.errors import CorruptHistoryError
-from stepwell.store import Committed, Created, Lease, Tail
+from stepwell.store import Committed, Created, Draft, Lease, Tail, seal
 from stepwell.testing.contract import a_head, a_record, a_start
 from stepwell_stores import jsonl_pages, rules
 from stepwell_stores.jsonl import JsonlStore
+from stepwell_stores.jsonl_journal import find_attempt
 
 COUNT = 400
 
@@ -198,3 +199,16 @@ def test_another_journal_under_the_same_name_is_read_from_its_beginning(
     assert tail is not None
     assert whole is not None
     assert whole.records[30:33] == tail.records
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 1000, 1 << 20])
+def test_an_attempt_is_found_in_pieces_of_any_size(size: int) -> None:
+    lines = [
+        seal([Draft("resume", b'"value":%d' % number)], session=1, offset=number, attempt_id=f"a-{number}")[0]
+        for number in range(50)
+    ]
+    data = b"\n".join(lines) + b"\n"
+    for end in (len(data), len(data) - 1):  # with and without its last newline
+        parts = [data[start : start + size] for start in range(0, end, size)]
+        assert [*range(50)] == [find_attempt(parts, f"a-{number}", "") for number in range(50)]
+        assert find_attempt(parts, "a-50", "") is None
