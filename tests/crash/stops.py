@@ -201,7 +201,7 @@ def _into_stores(stops: Stops) -> None:
     """Put the points inside the stores: around the lock, the comparison of fences and the write."""
     write, locked, load, append = Database.write, Directory.locked, Runs.load, Directory.append
 
-    def sqlite(self: Database, do: Callable[[Any], Any]) -> Any:
+    def sqlite(self: Database, do: Callable[[Any], Any], **how: Any) -> Any:
         def inside(db: Any) -> Any:
             stops.at("under the lock", blocks=True)
             result = do(db)
@@ -209,7 +209,7 @@ def _into_stores(stops: Stops) -> None:
             return result
 
         stops.at("before the lock")
-        result = write(self, inside)
+        result = write(self, inside, **how)
         stops.at("after the write")
         return result
 
