@@ -129,9 +129,14 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
     """
     kept = parts.parked.take(run_id)
     if kept is not None:
-        if _caught_up(parts, kept, incarnation):
+        caught_up = False
+        try:
+            caught_up = _caught_up(parts, kept, incarnation)
+        finally:
+            if not caught_up:
+                kept.machine.close()
+        if caught_up:
             return kept
-        kept.machine.close()
     pages = read_pages(parts.store, run_id, incarnation=incarnation)
     first = next(pages)
     start = first.pop(0) if first else None

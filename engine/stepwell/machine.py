@@ -160,7 +160,11 @@ class Machine:
 
     def close(self) -> None:
         """Close the generators, innermost first; commands that they yield meanwhile are never performed."""
-        self._fibers.close()
+        token = c.made_in_turn.set(None)  # the garbage collector may call this in the midst of another machine's turn
+        try:
+            self._fibers.close()
+        finally:
+            c.made_in_turn.reset(token)
 
     # ---- what the scheduler asks
 

@@ -207,7 +207,7 @@ INDEX = "sqlite_autoindex_stepwell_runs_1"
         (INDEX, 1, 0),
         (INDEX, 2, 0),
         ("stepwell_runs_created", 1, 0),
-        ("stepwell_attempts", 1, 0),
+        ("stepwell_attempts", 0, 0),
         ("stepwell_tags_run", 0, 0),
     ],
 )
