@@ -160,7 +160,7 @@ class Schedule:
             park_after=5,
             lease=TTL,
             codec=self.codec,
-            keep_parked=0,  # an engine that is dropped in the midst of a call leaves what it kept to the garbage collector
+            keep_parked=0,  # dropped in the midst of a call, it would leave what it kept to the garbage collector
         )
 
     # ---- where the engine meets the harness
