@@ -23,7 +23,7 @@ from .store import (
 )
 from .wire import to_draft
 
-__all__ = ["Recorder", "settle"]
+__all__ = ["Recorder", "settle", "taken_over"]
 
 TRIES = 8
 """How often an append that was not applied, or whose outcome is not known, is tried again, with growing pauses."""
@@ -49,6 +49,13 @@ def settle(attempt: Callable[[], AppendOutcome], clock: Clock) -> Committed | Al
     raise StoreUnavailableError(
         f"the store did not take an append, after {TRIES} tries: {failed.cause}"
     ) from failed.cause
+
+
+def taken_over(lease: Lease, fence: int) -> LeaseLostError:
+    """The error for the owner of a lease when a newer session owns the run; `fence` is its number."""
+    return LeaseLostError(
+        f"run {lease.run_id!r} was taken over by session {fence}; this is session {lease.fence}", run_id=lease.run_id
+    )
 
 
 class Recorder:
@@ -104,9 +111,7 @@ class Recorder:
             self.seq = seq + len(records)
             return True
         if isinstance(outcome, Fenced):
-            raise LeaseLostError(
-                f"run {lease.run_id!r} was taken over by session {outcome.fence}; this is session {lease.fence}"
-            )
+            raise taken_over(lease, outcome.fence)
         if outcome.incarnation != lease.incarnation:
             raise LeaseLostError(f"run {lease.run_id!r} was reset or retried meanwhile")
         return False

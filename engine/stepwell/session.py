@@ -31,7 +31,7 @@ from .logs import logger
 from .outcomes import Outcome, Running, RunPaused, RunSuspended
 from .performers import NoThreadError
 from .reading import outcome_of
-from .recorder import Recorder
+from .recorder import Recorder, taken_over
 from .store import Lease, Status
 from .wire import read_tail
 
@@ -251,16 +251,25 @@ class Session:
             self.machine.close()
             again = load(self.parts, self.run.run_id, incarnation=self.run.incarnation)
             self.run.machine = self.machine = again.machine
+            self._check_owner(again.last)
             self.run.last = again.last
             self.recorder.seq = again.seq
             return
         tail = self.parts.store.read(self.run.run_id, self.recorder.seq, incarnation=self.run.incarnation)
         if tail is None:
             raise LeaseLostError(f"run {self.run.run_id!r} was deleted", run_id=self.run.run_id)
-        for event in read_tail(tail, self.run.run_id):
+        events = read_tail(tail, self.run.run_id)
+        if events:
+            self._check_owner(events[-1])
+        for event in events:
             self.machine.feed(event)
             self.run.last = event
             self.recorder.seq += 1
+
+    def _check_owner(self, newest: e.EventBase) -> None:
+        """A newer session has written, or was told of something: this one must not perform what that one performs."""
+        if newest.session > self.lease.fence:
+            raise taken_over(self.lease, newest.session)
 
     # ---- waiting
 

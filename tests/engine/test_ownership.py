@@ -18,6 +18,7 @@ from stepwell import (
     RunBusyError,
     RunCompleted,
     Running,
+    RunSuspended,
     Sleep,
     Step,
     StoreError,
@@ -131,6 +132,40 @@ def test_a_stale_owner_in_the_middle_of_its_branches_is_told(bench: Any) -> None
     (outcome,) = taken_over
     assert outcome.result == fold(w, engine.history("r")).result
     assert 2 == len(steps(engine))
+
+
+def test_a_stale_owner_that_looks_for_signals_performs_nothing_of_its_successor(bench: Any) -> None:
+    """It finds the events of the newer session when it looks for some from outside, before it appends anything."""
+    clock, tally = ManualClock(), Tally()
+    held, asleep = threading.Event(), threading.Event()
+
+    def first(name: str) -> int:
+        if tally.add(name) == 1:
+            asleep.set()
+            assert held.wait(PATIENCE)
+        return tally[name]
+
+    @workflow
+    def w() -> Flow[int]:
+        count = sum((yield All(Step(first, "a"), Suspend("go", into=int))))
+        yield from tally.step("after")
+        return count
+
+    store = bench.store(clock)
+    second = store if bench.kind == "memory" else bench.store(clock)
+    engine, other = bench.engine(w, store=store), bench.engine(w, store=second)
+    driver = Task(lambda: engine.start(w, run_id="r"))
+    assert asleep.wait(PATIENCE)
+    clock.advance(31)
+    held_by_other = Task(lambda: other.advance("r"))
+    assert isinstance(held_by_other.result(), RunSuspended)  # it recorded the step, and waits for the signal
+    engine.signal("r", "go", 1)  # tells the stale owner in this process to look, while its step runs
+    with pytest.raises(LeaseLostError, match="was taken over by session 2; this is session 1"):
+        driver.result()
+    held.set()
+    assert 0 == tally["after"]
+    assert [RunCompleted("r", 3)] == other.run_due()
+    assert 1 == tally["after"]
 
 
 def test_a_lease_is_renewed_while_a_step_runs_and_its_loss_is_told_to_the_step(memory: Any) -> None:

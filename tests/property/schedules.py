@@ -160,7 +160,6 @@ class Schedule:
             park_after=5,
             lease=TTL,
             codec=self.codec,
-            keep_parked=0,  # dropped in the midst of a call, it would leave what it kept to the garbage collector
         )
 
     # ---- where the engine meets the harness
@@ -282,6 +281,8 @@ class Schedule:
         except LeaseLostError:
             self.sometimes["lease lost"] += 1
             self.unrecorded.clear()
+            self.pool.queued.clear()  # what it began ends for nobody
+            self.pool.running.clear()
         except (EventMismatchError, RunClosedError, StoreError):
             self.unrecorded.clear()
         else:
