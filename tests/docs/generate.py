@@ -147,9 +147,16 @@ def _default(value: Any) -> str:
     return f"={value.__name__}" if inspect.isfunction(value) else f"={value!r}"
 
 
+def own_members(cls: type[Any]) -> Iterator[tuple[str, Any]]:
+    """What a class defines itself, and what it has of bases of our own that nobody can import from `stepwell`."""
+    for part in cls.__mro__:
+        if part is cls or (part.__module__.startswith("stepwell.") and part.__name__ not in dir(stepwell)):
+            yield from vars(part).items()
+
+
 def members(cls: type[Any]) -> Iterator[tuple[str, Any]]:
-    """Public methods and properties that a class defines and explains itself, in its order."""
-    for name, member in vars(cls).items():
+    """Public methods and properties that a class, or a part of it that is not public, defines and explains."""
+    for name, member in own_members(cls):
         called = inspect.isfunction(member) or isinstance(member, (property, classmethod))
         if called and not name.startswith("_") and member.__doc__:
             yield name, member

@@ -66,8 +66,13 @@ def public_definitions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.
 
 
 def public_members(cls: type[Any]) -> Iterator[tuple[str, Any]]:
-    """Public methods and properties that a class defines itself."""
-    for name, member in vars(cls).items():
+    """Public methods and properties that a class has of itself, or of bases of ours that are not exported."""
+    ours = [
+        b
+        for b in cls.__mro__
+        if b is cls or (b.__module__.startswith("stepwell.") and not hasattr(stepwell, b.__name__))
+    ]
+    for name, member in (item for part in ours for item in vars(part).items()):
         wrapped = isinstance(member, (property, classmethod, staticmethod))
         if not name.startswith("_") and (wrapped or inspect.isfunction(member)):
             yield name, member

@@ -60,6 +60,9 @@ FLOORS = {
     # 4: what performs and records
     "": 4,
     "engine": 4,
+    "facade": 4,
+    "asking": 4,
+    "telling": 4,
     "opening": 4,
     "parked": 4,
     "sessions": 4,

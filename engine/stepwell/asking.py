@@ -1,0 +1,61 @@
+"""The part of an engine's facade that answers questions about runs; it writes nothing. Floor 4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import events as e
+from .checks import checked_filter, checked_incarnation, checked_limit, checked_run_id, checked_signal, checked_text
+from .commands import Signal
+from .facade import Facade
+from .outcomes import RunRecord, WaitingFor
+from .store import Status
+
+__all__ = ["Asking"]
+
+
+class Asking(Facade):
+    """Records, pages, waits and histories."""
+
+    def query(self, run_id: str) -> dict[str, Any]:
+        """The state that `SetState` left, live or closed; writes nothing."""
+        self._ready()
+        return self._queries.state(checked_run_id(run_id))
+
+    def get(self, run_id: str) -> RunRecord:
+        """Everything that is known of a run, input and result as plain JSON shapes. NotFoundError."""
+        self._ready()
+        return self._queries.get(checked_run_id(run_id))
+
+    def runs(
+        self,
+        *,
+        status: Status | None = None,
+        workflow: str | None = None,
+        tag: tuple[str, str | None] | str | None = None,
+        waiting_for: Signal[Any] | str | None = None,
+        blocked: bool | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[RunRecord]:
+        """A page of runs, newest first, without payloads; None of a filter means any.
+
+        Args:
+            tag: (name, value), or the name alone.
+            limit: length of the page, 1 to 10,000.
+            after: the last run id of the page before.
+        """
+        self._ready()
+        checked_limit(limit, 10_000)
+        where = checked_filter(status, workflow, tag, waiting_for, blocked)
+        return self._queries.runs(where, limit, checked_text("after", after))
+
+    def waiting(self, signal: Signal[Any] | str | None = None) -> list[WaitingFor]:
+        """What open runs wait for, oldest first: who is to decide what, since when, and by which wait id."""
+        self._ready()
+        return self._queries.waiting(None if signal is None else checked_signal(signal).name)
+
+    def history(self, run_id: str, *, incarnation: int | None = None) -> list[e.Event]:
+        """The recorded events of a run, in order; of its current incarnation when None. NotFoundError."""
+        self._ready()
+        return self._queries.history(checked_run_id(run_id), checked_incarnation(incarnation))

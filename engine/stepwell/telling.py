@@ -1,0 +1,150 @@
+"""The part of an engine's facade that changes runs from outside: signals, control, incarnations. Floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from . import events as e
+from .checks import checked_reason, checked_run_id, checked_signal, checked_tags
+from .commands import Signal
+from .environment import new_run_id as make_run_id
+from .facade import Facade
+from .outcomes import Outcome
+from .signals import Message
+
+__all__ = ["Telling"]
+
+T = TypeVar("T")
+
+
+class Telling(Facade):
+    """Signals, pause and cancel, and what begins runs anew."""
+
+    # ---- signals
+
+    def resume(
+        self,
+        run_id: str,
+        signal: Signal[T] | str,
+        value: T | dict[str, Any] | list[Any] | None = None,
+        *,
+        wait: str | None = None,
+        id: str | None = None,
+    ) -> Outcome[Any]:
+        """Give a suspended run the signal that it waits for, and drive it on in this thread.
+
+        Args:
+            signal: a Signal, or its name.
+            value: the payload, of the type that the Suspend asks for, or the plain JSON that it decodes from.
+            wait: the wait id that this answers, as `waiting()` shows it, so that a late click can't answer the next
+                question.
+            id: the same id twice counts once.
+
+        Returns:
+            As `start`; `Running` when somebody else drives the run, which has the signal all the same.
+
+        Raises:
+            EventMismatchError: the run does not wait for that signal, or not any more.
+            InvalidInputError: the payload does not fit the type; nothing is written.
+            RunClosedError, NotFoundError: there is nothing to resume.
+        """
+        self._ready()
+        message = Message.of(checked_signal(signal), value, wait, id)
+        return self._driver.resume(checked_run_id(run_id), message)
+
+    def signal(
+        self,
+        run_id: str,
+        signal: Signal[T] | str,
+        value: T | dict[str, Any] | list[Any] | None = None,
+        *,
+        wait: str | None = None,
+        id: str | None = None,
+    ) -> None:
+        """Send a signal: durable when this returns, buffered when it is early; nobody is driven here.
+
+        Arguments as `resume`.
+
+        Raises:
+            RunClosedError, NotFoundError: nobody can get it.
+            InvalidInputError: the payload does not fit the Suspend that waits for it.
+            EventMismatchError: `wait` names a wait that is over.
+        """
+        self._ready()
+        self._control.signal(checked_run_id(run_id), Message.of(checked_signal(signal), value, wait, id))
+
+    # ---- control
+
+    def pause(self, run_id: str, reason: str | None = None) -> Outcome[Any]:
+        """Stop a run at its next yield; steps in flight are recorded. RunClosedError, NotFoundError."""
+        self._ready()
+        return self._control.send(
+            checked_run_id(run_id), e.Pause(reason=checked_reason(reason), timestamp=self._parts.stamp())
+        )
+
+    def unpause(self, run_id: str) -> Outcome[Any]:
+        """Let a paused run go on, in this thread when nobody else drives it. RunClosedError, NotFoundError."""
+        self._ready()
+        return self._control.send(checked_run_id(run_id), e.Unpause(timestamp=self._parts.stamp()))
+
+    def cancel(self, run_id: str, reason: str | None = None, *, force: bool = False) -> Outcome[Any]:
+        """Cancel a run: waits end at once, a step in flight is recorded, then `Cancelled` is thrown, and clean-up runs.
+
+        A run that nobody drives is cancelled in this thread; one that is driven elsewhere at its next yield.
+
+        Args:
+            force: close it at once, without asking the workflow: no clean-up.
+
+        Raises:
+            RunClosedError, NotFoundError: there is nothing to cancel.
+        """
+        self._ready()
+        run_id, reason = checked_run_id(run_id), checked_reason(reason)
+        if force:
+            self._queries.head(run_id)
+            self._control.force_cancel(run_id, reason)
+            return self._queries.outcome(self._queries.head(run_id))
+        return self._control.send(run_id, e.Cancel(reason=reason, timestamp=self._parts.stamp()))
+
+    # ---- incarnations
+
+    def retry(self, run_id: str) -> Outcome[Any]:
+        """Go on from what failed; finished steps stay finished. ConflictError when it has not failed."""
+        self._ready()
+        return self._control.retry(checked_run_id(run_id))
+
+    def reset(self, run_id: str) -> Outcome[Any]:
+        """Begin a run anew with its own input and an empty history; an open one is closed as cancelled first."""
+        self._ready()
+        return self._control.reset(checked_run_id(run_id))
+
+    def fork(
+        self,
+        run_id: str,
+        *,
+        before: str | int,
+        new_run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Outcome[Any]:
+        """Begin another run with this one's history up to a point, and drive it; the source stays as it is.
+
+        Args:
+            before: a step id such as "classify#2", or a seq: what comes before it is taken over.
+            new_run_id: its run id; a new UUIDv7 when None.
+            tags: its tags; the source's when None.
+
+        Raises:
+            NotFoundError: no such run or step.
+            ConflictError: the point comes after a cancel, or the new run id is taken.
+        """
+        self._ready()
+        new = make_run_id() if new_run_id is None else new_run_id
+        return self._control.fork(
+            checked_run_id(run_id), before, checked_run_id(new), None if tags is None else checked_tags(tags)
+        )
+
+    def delete(self, run_id: str) -> None:
+        """Remove a closed run with all of its incarnations. ConflictError when it is open, NotFoundError."""
+        self._ready()
+        self._control.delete(checked_run_id(run_id))
