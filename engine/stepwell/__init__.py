@@ -7,7 +7,10 @@ was written. What is written down never runs twice.
 from .codec import Codec
 from .commands import (
     All,
+    Child,
     Command,
+    Compensate,
+    ContinueAsNew,
     Emit,
     Flow,
     Now,
@@ -17,6 +20,7 @@ from .commands import (
     SetState,
     Signal,
     Sleep,
+    Spend,
     Step,
     Suspend,
     Uuid,
@@ -25,6 +29,7 @@ from .commands import (
 from .engine import Engine
 from .errors import (
     Cancelled,
+    ChildFailed,
     ClosedError,
     CodecError,
     ConflictError,
@@ -55,6 +60,8 @@ from .errors import (
     VersionMismatchError,
     failed,
 )
+from .limits import BudgetExceededError, CycleDetectedError, DepthExceededError, HistoryLimitError
+from .loading import HistoryLimit
 from .logs import get_logger
 from .outcomes import (
     Outcome,
@@ -73,19 +80,28 @@ from .workflows import Workflow, workflow
 
 __all__ = [
     "All",
+    "BudgetExceededError",
     "Cancelled",
+    "Child",
+    "ChildFailed",
     "ClosedError",
     "Codec",
     "CodecError",
     "Command",
+    "Compensate",
     "ConflictError",
+    "ContinueAsNew",
     "CorruptHistoryError",
+    "CycleDetectedError",
+    "DepthExceededError",
     "DivergenceError",
     "Emit",
     "Engine",
     "EventMismatchError",
     "Failure",
     "Flow",
+    "HistoryLimit",
+    "HistoryLimitError",
     "InvalidInputError",
     "InvalidYieldError",
     "LeaseLostError",
@@ -113,6 +129,7 @@ __all__ = [
     "Signal",
     "SignalRejected",
     "Sleep",
+    "Spend",
     "Step",
     "StepContext",
     "StepFailed",

@@ -54,6 +54,9 @@ class Command(Generic[T_co]):
     is_group: ClassVar[bool] = False
     """Whether it has branches."""
 
+    is_child: ClassVar[bool] = False
+    """Whether it is a run of its own."""
+
     def __iter__(self) -> Generator[Command[Any], Any, T_co]:
         value: T_co = yield self
         return value

@@ -14,15 +14,17 @@ Floor 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from attrs import field, frozen
 
+from .children import Child, ContinueAsNew, check_amount
 from .command import UNSET, Branch, Command, Flow, Unset, made_in_turn, unyielded
 from .errors import InvalidInputError
 from .groups import All, Race
-from .retry import as_seconds
+from .retry import RetryPolicy, as_seconds
 from .steps import Step, StepOptions, step
 
 if TYPE_CHECKING:
@@ -36,7 +38,10 @@ __all__ = [
     "UNSET",
     "All",
     "Branch",
+    "Child",
     "Command",
+    "Compensate",
+    "ContinueAsNew",
     "Emit",
     "Flow",
     "Now",
@@ -46,11 +51,13 @@ __all__ = [
     "SetState",
     "Signal",
     "Sleep",
+    "Spend",
     "Step",
     "StepOptions",
     "Suspend",
     "Unset",
     "Uuid",
+    "check_amount",
     "check_text",
     "made_in_turn",
     "step",
@@ -61,6 +68,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 D = TypeVar("D")
+P = ParamSpec("P")
 
 
 _MAX_TEXT = 10_000
@@ -337,3 +345,75 @@ class Emit(Command[None]):
     @property
     def label(self) -> str:
         return self.topic or ""
+
+
+def _check_label(_command: object, _attribute: object, value: Any) -> None:
+    check_text(value, "Spend's label")
+
+
+def _check_amount(_command: object, _attribute: object, value: Any) -> None:
+    check_amount(value, "Spend's amount")
+
+
+@frozen
+class Spend(Command[float | None]):
+    """Charge the run's budget, and give what is left of it; None when the run has none.
+
+    A charge is recorded once, and never again on replay or retry. The one that passes the limit is recorded, for it was
+    spent, and throws `BudgetExceededError`, as does every one that follows; clean-up and compensations still run.
+    Recorded as `spend`.
+
+    Args:
+        amount: how much: tokens, cents, seconds; a number, 0 or more.
+        label: for what, for people and for `meter=`.
+    """
+
+    amount: float = field(validator=_check_amount)
+    label_: str | None = field(default=None, alias="label", eq=False, validator=_check_label)
+
+    @property
+    def label(self) -> str:
+        return self.label_ or ""
+
+
+@frozen(init=False, slots=False)
+class Compensate(Command[None]):
+    """Say how to undo what was done: `fn(*args)` is called if the run fails or is cancelled later (a saga).
+
+    Compensations run as recorded steps, the newest first, once the workflow itself has ended. One that fails does not
+    stop the others, and its failure is kept beside the first. Say it *before* the effect when undoing what was not done
+    is harmless: after a crash nobody knows whether a step ran. Not recorded: it follows from the history.
+
+    Args:
+        fn, args, kwargs: what a `Step` of it would take.
+
+    Raises:
+        InvalidInputError: as `Step`.
+    """
+
+    numbered: ClassVar[bool] = False
+
+    step: Step[Any]
+
+    def __init__(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        self.__attrs_init__(Step(fn, *args, **kwargs))  # pyright: ignore[reportAttributeAccessIssue]
+        if (made := made_in_turn.get()) is not None:
+            made.pop(id(self.step), None)  # it is yielded by whoever undoes
+
+    @property
+    def label(self) -> str:
+        return self.step.name
+
+    def options(
+        self, *, name: str | None = None, retry: RetryPolicy | None = None, timeout: timedelta | float | None = None
+    ) -> Compensate:
+        """Give the same compensation with other options of its step; what is None keeps its value."""
+        made = made_in_turn.get()
+        if made is not None:
+            made.pop(id(self), None)
+        other = Compensate(self.step.fn)
+        step = self.step.options(name=name, retry=retry, timeout=timeout)
+        object.__setattr__(other, "step", step)
+        if made is not None:
+            made.pop(id(step), None)
+        return other

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from . import events as e
 from . import lifecycle as lc
-from .driving import Driver, known_workflow
+from .driving import Driver
 from .environment import new_token
+from .errands import known_workflow
 from .errors import (
     CodecError,
     ConflictError,
@@ -32,6 +33,7 @@ from .sessions import Sessions
 from .signals import Message
 from .store import AlreadyCommitted, Committed, Conflict, Exists, RunHead
 from .wire import to_draft
+from .writing import append_outside, create_run
 
 __all__ = ["Control"]
 
@@ -82,7 +84,7 @@ class Control:
                 f"run {head.run_id!r} does not wait for signal {message.name!r} with wait {message.wait!r}",
                 run_id=head.run_id,
             )
-        done = self.driver.append_outside(head.run_id, message.event(self.parts, None), number=head.incarnation)
+        done = append_outside(self.parts, head.run_id, message.event(self.parts, None), number=head.incarnation)
         self._refuse_closed(head.run_id, done)
 
     def _open_head(self, run_id: str) -> RunHead:
@@ -100,7 +102,7 @@ class Control:
         lease = None
         if known_workflow(parts.registry, head) is not None:
             lease = parts.lease_request()
-        done = self.driver.append_outside(run_id, event, number=head.incarnation, lease=lease)
+        done = append_outside(parts, run_id, event, number=head.incarnation, lease=lease)
         self._refuse_closed(run_id, done)
         self.sessions.notify(run_id, cancel=isinstance(event, e.Cancel))
         if isinstance(done, Conflict) or lease is None:
@@ -124,6 +126,19 @@ class Control:
             raise StoreUnavailableError(f"run {run_id!r} moves on too fast to be closed; try again")
         self.sessions.notify(run_id, cancel=True)
         parts.tell(lc.RunClosed(run_id, "cancelled"))
+        self._cancel_children(run, reason)
+
+    def _cancel_children(self, run: RunHead, reason: str | None) -> None:
+        """Pass a forced cancel on to the children that the run waited for; nobody else would."""
+        open_ones: dict[str, None] = {}
+        for event in read_history(self.parts.store, run.run_id, incarnation=run.incarnation):
+            if isinstance(event, e.Child) and not event.detached:
+                open_ones[event.child_id] = None
+            elif isinstance(event, e.ChildResult):
+                open_ones.pop(event.child_id, None)
+        for child in open_ones:
+            with suppress(RunClosedError, NotFoundError):
+                self.send(child, e.Cancel(reason=reason or "its parent was cancelled", timestamp=self.parts.stamp()))
 
     def _close(self, run: RunHead, event: e.Cancelled, attempt_id: str) -> bool:
         """Append the closing event where the run stands; False when it has moved on."""
@@ -160,7 +175,7 @@ class Control:
         self.parts.registry.find(start.workflow, start.version)  # before anything is written
         source = {"runId": run_id, "incarnation": start.incarnation, "offset": cut}
         plan = plan_fork(history, cut, source, start.tags if tags is None else tags)
-        made = self.driver.create(new_id, _anew(plan, self.parts.stamp()), drive=True)
+        made = create_run(self.parts, new_id, _anew(plan, self.parts.stamp()), drive=True)
         if isinstance(made, Exists):
             raise ConflictError(f"run {new_id!r} is there already: a fork needs a run id of its own", run_id=new_id)
         return self.driver.take(made.lease) if made.lease is not None else Running(new_id)
@@ -193,7 +208,7 @@ class Control:
             head = self._head(run_id)
         number = head.incarnation + 1
         start = msgspec.structs.replace(
-            start, session=0, offset=0, incarnation=number, epoch=number, source=None, prefix=0
+            start, session=0, offset=0, incarnation=number, epoch=number, source=None, prefix=0, spent=0, seen=[]
         )
         start = msgspec.structs.replace(start, timestamp=self.parts.stamp())
         return self._open(head, Plan([start]), drive)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 
 from msgspec.structs import replace
 
 from . import events as e
 from . import lifecycle as lc
-from .environment import new_token
+from .errands import Began, Errands, known_workflow
 from .errors import (
     ConflictError,
     CorruptHistoryError,
@@ -23,15 +23,15 @@ from .errors import (
     VersionMismatchError,
 )
 from .inputs import encode_input, same_input
-from .loading import Loaded, Parts, blocked_by, load, make_head, read_history
+from .kin import Kin
+from .loading import Loaded, Parts, blocked_by, load, read_history
 from .logs import held_back, let_out, logger
 from .machine import Machine
 from .outcomes import Outcome, RunFailed, Running
 from .reading import newest_event, outcome_of_head
-from .recorder import TRIES, Recorder, settle
-from .registry import Registry
-from .session import CODE_ERRORS, PASSING, STATUS, Session
-from .sessions import Holding, Sessions
+from .recorder import TRIES, Recorder
+from .session import CODE_ERRORS, PASSING, STATUS, GoesOn, Session
+from .sessions import Sessions
 from .signals import Message
 from .store import (
     AlreadyCommitted,
@@ -41,21 +41,15 @@ from .store import (
     Exists,
     Head,
     Lease,
-    LeaseRequest,
-    NotApplied,
     RunHead,
-    Unknown,
 )
-from .wire import to_draft
 from .workflows import Workflow
+from .writing import append_outside, create_run
 
-__all__ = ["Driver", "IfClosed", "IfOpen", "RestartAndRetry", "known_workflow"]
+__all__ = ["Driver", "IfClosed", "IfOpen", "RestartAndRetry"]
 
 IfOpen = Literal["join", "error", "restart"]
 IfClosed = Literal["return", "retry_failed", "error", "restart"]
-
-Began: TypeAlias = Callable[[Session], None]
-"""Is given a session before it drives."""
 
 _UNFIT = (*CODE_ERRORS, NotFoundError, VersionMismatchError, CorruptHistoryError)
 
@@ -71,11 +65,17 @@ class Driver:
     def __init__(self, parts: Parts, sessions: Sessions) -> None:
         self.parts = parts
         self.sessions = sessions
+        self._errands = Errands(parts, self.take)
 
     # ---- start
 
     def begin(
-        self, workflow: Workflow[..., Any], args: tuple[Any, ...], run_id: str, tags: Mapping[str, str]
+        self,
+        workflow: Workflow[..., Any],
+        args: tuple[Any, ...],
+        run_id: str,
+        tags: Mapping[str, str],
+        budget: float | None = None,
     ) -> tuple[e.Start, Machine]:
         """Make the start event and take the first turn: a wrong first yield is found before anything is written."""
         start = e.Start(
@@ -83,27 +83,11 @@ class Driver:
             version=workflow.version,
             input=encode_input(self.parts.codec, workflow, args),
             tags=dict(tags),
+            budget=budget,
+            max_depth=self.parts.max_depth,
             timestamp=self.parts.stamp(),
         )
         return start, Machine(workflow, start, codec=self.parts.codec, run_id=run_id)
-
-    def create(self, run_id: str, events: list[e.EventBase], *, drive: bool) -> Created | Exists:
-        """Create a run with its first events, the lease included when it is to be driven."""
-        parts, start = self.parts, events[0]
-        assert isinstance(start, e.Start)
-        head = make_head(parts, start, "pending", due=parts.now())
-        lease = parts.lease_request() if drive else None
-        records = [to_draft(event) for event in events]
-        attempt_id = new_token()
-        refused: NotApplied | Unknown = NotApplied()
-        for _ in range(TRIES):
-            made = parts.store.create(run_id, records, head=head, attempt_id=attempt_id, lease=lease)
-            if isinstance(made, (Created, Exists)):
-                if isinstance(made, Created):
-                    parts.tell(lc.RunOpened(run_id, start.workflow, start.incarnation))
-                return made
-            refused = made
-        raise StoreUnavailableError(f"run {run_id!r} could not be created: {refused.cause}") from refused.cause
 
     def start(
         self,
@@ -111,6 +95,7 @@ class Driver:
         args: tuple[Any, ...],
         run_id: str,
         tags: Mapping[str, str],
+        budget: float | None = None,
         *,
         drive: bool,
         if_open: IfOpen,
@@ -119,9 +104,9 @@ class Driver:
     ) -> Outcome[Any]:
         """Create the run and drive it, or do with the one of that id what the policies say."""
         with held_back() as logged:  # by a first turn that may have been taken before
-            start, machine = self.begin(workflow, args, run_id, tags)
+            start, machine = self.begin(workflow, args, run_id, tags, budget)
         try:
-            made = self.create(run_id, [start], drive=drive)
+            made = create_run(self.parts, run_id, [start], drive=drive)
         except BaseException:
             machine.close()
             raise
@@ -177,8 +162,7 @@ class Driver:
 
     def drive(self, run: Loaded, lease: Lease) -> Outcome[Any]:
         """Drive a loaded run under a lease until it is parked or closed."""
-        with self.sessions.held(lease) as holding:
-            return self._drive(run, holding)
+        return self._drive(lease, run)
 
     def take(
         self, lease: Lease, began: Began | None = None, *, contained: type[BaseException] | None = None
@@ -189,24 +173,36 @@ class Driver:
             began: is given the session, before it does anything.
             contained: errors that no rule foresees, and that block the run: they would come again in its next session.
         """
-        with self.sessions.held(lease) as holding:
-            with self._fits(lease, contained):
-                run = load(self.parts, lease.run_id, incarnation=lease.incarnation)  # not what was opened meanwhile
-            return self._drive(run, holding, began, contained)
+        return self._drive(lease, None, began, contained)
 
     def _drive(
         self,
-        run: Loaded,
-        holding: Holding,
+        lease: Lease,
+        run: Loaded | None,
         began: Began | None = None,
         contained: type[BaseException] | None = None,
     ) -> Outcome[Any]:
-        session = Session(self.parts, run, holding.lease)
-        session.contained = contained
-        holding.attach(session)
-        if began is not None:
-            began(session)
-        return session.drive()
+        """Drive a run, its next incarnations, and then the children and the parent that wait to be driven."""
+        agenda: list[str] = []
+        while True:
+            with self.sessions.held(lease) as holding:
+                if run is None:
+                    with self._fits(lease, contained):  # not what was opened meanwhile
+                        run = load(self.parts, lease.run_id, incarnation=lease.incarnation)
+                kin = Kin(self.parts, run, self.sessions.notify, self._errands.drive)
+                session = Session(self.parts, run, holding.lease, kin)
+                session.contained = contained
+                holding.attach(session)
+                if began is not None:
+                    began(session)
+                outcome = session.drive()
+            agenda += kin.agenda
+            if not isinstance(outcome, GoesOn):
+                break
+            lease, run = outcome.lease, None
+        if agenda and not session.leaving:
+            return self._errands.run(lease.run_id, outcome, agenda, began, contained)
+        return outcome
 
     def take_due(
         self, lease: Lease, began: Began | None = None, *, contained: type[BaseException] = Exception
@@ -354,7 +350,7 @@ class Driver:
                     return None, None
                 event = message.event(parts, message.waiting(run.machine, run_id, must_wait=must_wait))
                 lease = parts.lease_request() if drive else None
-                done = self.append_outside(run_id, event, number=run.incarnation, at=run.seq, lease=lease)
+                done = append_outside(parts, run_id, event, number=run.incarnation, at=run.seq, lease=lease)
                 if isinstance(done, Conflict):
                     continue  # something came between: look again
                 if done.lease is None:
@@ -380,28 +376,6 @@ class Driver:
         run.machine.close()
         return load(self.parts, run.run_id, incarnation=lease.incarnation)  # sent before: what followed has to be read
 
-    def append_outside(
-        self,
-        run_id: str,
-        event: e.EventBase,
-        *,
-        number: int,
-        at: int | None = None,
-        lease: LeaseRequest | None = None,
-    ) -> Committed | AlreadyCommitted | Conflict:
-        """Append an event from outside, at the tail; `at`: only at this seq of incarnation `number`."""
-        parts = self.parts
-        attempt_id = new_token()
-        if isinstance(event, e.Resume):  # an id counts once in a history: a reset begins another one
-            attempt_id = f"signal-{number}-{parts.codec.digest(event.id)}"
-        draft, due = to_draft(event), e.micros(parts.now())
-        append: Callable[[], Any] = lambda: parts.store.append(  # noqa: E731 - one attempt, repeated as it is
-            run_id, None if at is None else number, at, [draft], attempt_id=attempt_id, due=due, lease=lease
-        )
-        done = settle(append, parts.environment.clock)
-        assert isinstance(done, (Committed, AlreadyCommitted, Conflict))
-        return done
-
 
 class RestartAndRetry(Protocol):
     """What `start` asks of the one who opens incarnations."""
@@ -413,13 +387,6 @@ class RestartAndRetry(Protocol):
     def retry(self, run_id: str, *, drive: bool) -> Outcome[Any]:
         """Open an incarnation that goes on from the failed step."""
         ...
-
-
-def known_workflow(registry: Registry, head: RunHead) -> Workflow[..., Any] | None:
-    """The workflow of a run, None when this engine has it not."""
-    if registry.knows(head.head.workflow, head.head.version):
-        return registry.find(head.head.workflow, head.head.version)
-    return None
 
 
 def _short(raw: Any) -> str:

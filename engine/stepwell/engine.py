@@ -20,13 +20,13 @@ from .checks import (
     checked_ttl,
 )
 from .codec import Codec
-from .commands import Flow
+from .commands import Flow, check_amount
 from .driving import IfClosed, IfOpen
 from .environment import Clock, Environment, SystemClock
 from .environment import new_run_id as make_run_id
 from .errors import InvalidInputError
-from .lifecycle import LifecycleEvent
-from .loading import Parts
+from .lifecycle import BudgetSpent, LifecycleEvent
+from .loading import DEFAULT_LIMIT, HistoryLimit, Parts
 from .opening import import_early, open_store, teller
 from .outcomes import Outcome
 from .parked import Parked
@@ -67,6 +67,11 @@ class Engine(Telling, Asking):
         park_after: longest wait, timedelta or seconds, for which a thread is kept; longer ones park the run. 5 s.
         keep_parked: how many parked runs are kept in memory, so that a signal need not replay their histories.
         lease: how long a run stays with an owner that was paused, timedelta or seconds; renewed at a third of it. 30 s.
+        meter: called with each `BudgetSpent`, once a charge is recorded and never on replay; a crash in between may
+            lose the call, never the charge. One that raises is logged.
+        history_limit: how long histories may grow before their runs are blocked; None without a limit.
+        max_depth: how many ancestors a child may have; 32 when None. It holds for the runs that are started here, and
+            for all of their descendants.
         environment: clock, chance and threads at once, for simulations; excludes `clock` and `executor`.
         perform: how a step's function is called, for simulations.
 
@@ -97,6 +102,9 @@ class Engine(Telling, Asking):
         park_after: timedelta | float = 5.0,
         lease: timedelta | float = 30.0,
         keep_parked: int = 100,
+        meter: Callable[[BudgetSpent], None] | None = None,
+        history_limit: HistoryLimit | None = DEFAULT_LIMIT,
+        max_depth: int | None = None,
         environment: Environment | None = None,
         perform: Perform = call_step,
     ) -> None:
@@ -112,14 +120,16 @@ class Engine(Telling, Asking):
             environment=env,
             performer=performer,
             registry=Registry(workflows),
-            tell=teller(on_event),
-            listens=on_event is not None,
+            tell=teller(on_event, meter),
+            listens=on_event is not None or meter is not None,
             retry=retry or NO_RETRY,
             park_after=as_seconds(park_after, "park_after"),
             ttl=ttl,
             owner=make_run_id(),
             stamp=env.stamper(),
             parked=Parked(most if on_event is None else 0),  # a listener hears of each step that is replayed
+            limit=history_limit,
+            max_depth=None if max_depth is None else checked_count("max_depth", max_depth),
         )
         super().__init__(parts, Sessions(opened, ttl, renews=env.threads))
 
@@ -130,6 +140,7 @@ class Engine(Telling, Asking):
         *args: *Ts,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
+        budget: float | None = None,
         if_open: IfOpen = "join",
         if_closed: IfClosed = "return",
     ) -> Outcome[R]:
@@ -140,6 +151,7 @@ class Engine(Telling, Asking):
             args: its arguments, recorded with the run.
             run_id: the caller's key, printable, at most 200 bytes of UTF-8; a new UUIDv7 when None.
             tags: labels to find the run by, text to text.
+            budget: how much the run may `Spend`, its children included; None without a limit.
             if_open: the run is there and open. "join": drive it on, or give `Running` when somebody else does; "error":
                 ConflictError; "restart": close it as cancelled and begin anew.
             if_closed: the run is there and closed. "return": its outcome; "retry_failed": retry it when it failed;
@@ -154,7 +166,7 @@ class Engine(Telling, Asking):
             DivergenceError, CodecError, VersionMismatchError: the code does not fit the run's history; it is blocked.
             StoreError: the store failed.
         """
-        return self._start(workflow, args, run_id, tags, if_open, if_closed, drive=True)
+        return self._start(workflow, args, run_id, tags, budget, if_open, if_closed, drive=True)
 
     def submit(
         self,
@@ -162,11 +174,12 @@ class Engine(Telling, Asking):
         *args: *Ts,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
+        budget: float | None = None,
         if_open: IfOpen = "join",
         if_closed: IfClosed = "return",
     ) -> Outcome[R]:
         """Only record the start; `run_due` or `advance` drives the run. Arguments and errors as `start`."""
-        return self._start(workflow, args, run_id, tags, if_open, if_closed, drive=False)
+        return self._start(workflow, args, run_id, tags, budget, if_open, if_closed, drive=False)
 
     def advance(self, run_id: str) -> Outcome[Any]:
         """Drive a run on in this thread: the call for a queue consumer, harmless however often it is made.
@@ -210,6 +223,7 @@ class Engine(Telling, Asking):
         args: tuple[Any, ...],
         run_id: str | None,
         tags: Mapping[str, str] | None,
+        budget: float | None,
         if_open: IfOpen,
         if_closed: IfClosed,
         *,
@@ -219,7 +233,7 @@ class Engine(Telling, Asking):
         checked_choice("if_open", if_open, ("join", "error", "restart"))
         checked_choice("if_closed", if_closed, ("return", "retry_failed", "error", "restart"))
         chosen, labels = make_run_id() if run_id is None else checked_run_id(run_id), checked_tags(tags or {})
+        amount = None if budget is None else check_amount(budget, "budget")
         self._parts.registry.add(workflow)
-        return self._driver.start(
-            workflow, args, chosen, labels, drive=drive, if_open=if_open, if_closed=if_closed, control=self._control
-        )
+        policies: Any = {"if_open": if_open, "if_closed": if_closed, "control": self._control}
+        return self._driver.start(workflow, args, chosen, labels, amount, drive=drive, **policies)

@@ -24,6 +24,7 @@ from attrs import frozen
 __all__ = [
     "CancelIgnoredError",
     "Cancelled",
+    "ChildFailed",
     "ClosedError",
     "CodecError",
     "ConflictError",
@@ -319,16 +320,25 @@ class StepFailed(Thrown):
 
     def __str__(self) -> str:
         tries = f" after {self.failure.attempts} attempts" if self.failure.attempts > 1 else ""
-        return f"step {self.step_id!r} failed{tries}: {self.failure}"
+        what = "child" if isinstance(self, ChildFailed) else "step"
+        return f"{what} {self.step_id!r} failed{tries}: {self.failure}"
 
     @classmethod
     def of(cls, failure: Failure, step_id: str = "", at: str = "", seq: int = -1) -> StepFailed:
         """Build the exception whose class every matching `failed(...)` catches."""
-        return _class_of(failure.types)(failure, step_id, at, seq)
+        return _class_of(failure.types, cls)(failure, step_id, at, seq)
 
 
 class StepInterrupted(StepFailed):
     """A step marked `at_most_once` was begun and its outcome is not known: it is not run again."""
+
+
+class ChildFailed(StepFailed):
+    """A child failed, or was cancelled by somebody else than this run; thrown at its `Child`.
+
+    A kind of StepFailed: `failed(CardDeclined)` catches the failure of a step of the child as well. `step_id` is the
+    run id of the child.
+    """
 
 
 class TimedOut(Thrown):
@@ -412,18 +422,20 @@ def _mark(name: str) -> type[StepFailed]:
 _OWN = {f"{__name__}.StepInterrupted": StepInterrupted}
 
 
-def _class_of(types: Iterable[str]) -> type[StepFailed]:
-    key = tuple(types)
+def _class_of(types: Iterable[str], kind: type[StepFailed]) -> type[StepFailed]:
+    kind = ChildFailed if issubclass(kind, ChildFailed) else StepFailed
+    key = (kind.__name__, *types)
     cls = _classes.get(key)
     if cls is None:
-        own = next((_OWN[name] for name in key if name in _OWN), StepFailed)
-        bases = tuple(_mark(name) for name in dict.fromkeys(key))
+        own = next((_OWN[name] for name in key if name in _OWN), StepFailed) if kind is StepFailed else kind
+        bases = tuple(_mark(name) for name in dict.fromkeys(key[1:]))
         bases = (*bases, own) if own is not StepFailed else bases or (StepFailed,)
-        made = type("StepFailed", bases, {"__module__": __name__, "__qualname__": "StepFailed"})
+        made = type(kind.__name__, bases, {"__module__": __name__, "__qualname__": kind.__name__})
         copyreg.pickle(made, _reduce)  # a class made at run time can't be found by name
         cls = _classes.setdefault(key, made)
     return cls
 
 
 def _reduce(exc: StepFailed) -> tuple[Any, ...]:
-    return StepFailed.of, (exc.failure, exc.step_id, exc.at, exc.seq)
+    kind = ChildFailed if isinstance(exc, ChildFailed) else StepFailed
+    return kind.of, (exc.failure, exc.step_id, exc.at, exc.seq)

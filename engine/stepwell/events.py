@@ -8,7 +8,7 @@ import). Payloads stay as the bytes that were recorded (`Raw`) until somebody de
 key is UNSET or None, and is not written.
 
 The *owner's* events carry `at`, the path of the command that they answer or describe. *Outside* events (`Resume`,
-`Cancel`, `Pause`, `Unpause`) carry none: they may land between any two of the owner's. Floor 1.
+`Cancel`, `Pause`, `Unpause`, and `ChildResult`, which has one) may land between any two of the owner's. Floor 1.
 """
 # `at` is a class variable, None, but a field in the events that answer or describe a command:
 # pyright: reportIncompatibleVariableOverride=false
@@ -32,10 +32,13 @@ __all__ = [
     "KINDS",
     "OUTSIDE",
     "UNSET",
+    "Amount",
     "Attempt",
     "Begin",
     "Cancel",
     "Cancelled",
+    "Child",
+    "ChildResult",
     "Complete",
     "Emit",
     "Error",
@@ -48,6 +51,7 @@ __all__ = [
     "Resume",
     "Retry",
     "Sleep",
+    "Spend",
     "Start",
     "Step",
     "Suspend",
@@ -61,6 +65,9 @@ __all__ = [
     "parse_uuid",
     "stamp",
 ]
+
+Amount: TypeAlias = int | float
+"""How much was or may be spent; a whole number stays one."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
@@ -136,8 +143,15 @@ class Start(EventBase, frozen=True, kw_only=True, tag="start"):
     Attributes:
         input: JSON list of the positional arguments.
         epoch: incarnation in which this line of paths began; a retry keeps it, so that idempotency keys stay the same.
-        source: for a fork or retry, where the prefix came from: `runId`, `incarnation`, `offset` (the cut).
+        source: for a fork or retry, where the prefix came from: `runId`, `incarnation`, `offset` (the cut). After a
+            ContinueAsNew, the history that ended there.
         prefix: how many of the following events were taken over, the `retry` event not counted.
+        budget: what the run may spend, None without a limit.
+        spent: what earlier histories of the run have spent.
+        parent: for a child, who waits for it: `runId`, `incarnation`, `at`, and `detached` when nobody does.
+        ancestors: for a child, the names of the workflows above it, the root's first.
+        max_depth: how many ancestors a run may have, when it is not the default.
+        seen: ids of signals that came before a ContinueAsNew, so that each counts once.
     """
 
     workflow: str
@@ -148,6 +162,12 @@ class Start(EventBase, frozen=True, kw_only=True, tag="start"):
     tags: dict[str, str] = {}
     source: dict[str, Any] | None = None
     prefix: int = 0
+    budget: Amount | None = None
+    spent: Amount = 0
+    parent: dict[str, Any] | None = None
+    ancestors: list[str] = []
+    max_depth: int | None = None
+    seen: list[str] = []
 
 
 class Step(EventBase, frozen=True, kw_only=True, tag="step"):
@@ -250,6 +270,48 @@ class Emit(EventBase, frozen=True, kw_only=True, tag="emit"):
     topic: str | None = None
 
 
+class Spend(EventBase, frozen=True, kw_only=True, tag="spend"):
+    """A charge to the run's budget: answer to `Spend(amount)`."""
+
+    at: str  # type: ignore[misc]
+    amount: Amount
+    label: str | None = None
+
+
+class Child(EventBase, frozen=True, kw_only=True, tag="child"):
+    """A child is to be started; it is, before the owner writes anything else, or by whoever finds this.
+
+    Attributes:
+        child_id: its run id.
+        workflow, version: what it runs.
+        inputs: a digest of its arguments.
+    """
+
+    at: str  # type: ignore[misc]
+    child_id: str
+    workflow: str
+    version: str
+    inputs: str | None = None
+    detached: bool = False
+    budget: Amount | None = None
+
+
+class ChildResult(EventBase, frozen=True, kw_only=True, tag="childResult"):
+    """How a child ended. Outside event; the child's owner writes it, or the parent's, who has looked.
+
+    Attributes:
+        status: "completed", "failed" or "cancelled"; "started" for a detached child, which nobody waits for.
+        spent: what it has spent.
+    """
+
+    at: str  # type: ignore[misc]
+    child_id: str
+    status: str
+    result: Raw | UnsetType = UNSET
+    error: Failure | None = None
+    spent: Amount = 0
+
+
 class Cancel(EventBase, frozen=True, kw_only=True, tag="cancel"):
     """Somebody asked for the run to be cancelled. Outside event."""
 
@@ -263,6 +325,8 @@ class Cancelled(EventBase, frozen=True, kw_only=True, tag="cancelled"):
     reason: str | None = None
     forced: bool = False
     state: Raw | UnsetType = UNSET
+    spent: Amount = 0
+    suppressed: list[Failure] = []
 
 
 class Pause(EventBase, frozen=True, kw_only=True, tag="pause"):
@@ -276,25 +340,37 @@ class Unpause(EventBase, frozen=True, kw_only=True, tag="unpause"):
 
 
 class Complete(EventBase, frozen=True, kw_only=True, tag="complete"):
-    """The run is closed with a result. `state` is what SetState left."""
+    """The run is closed with a result. `state` is what SetState left, `spent` what all of its histories spent."""
 
     result: Raw
     state: Raw | UnsetType = UNSET
+    spent: Amount = 0
 
 
 class Error(EventBase, frozen=True, kw_only=True, tag="error"):
-    """The run is closed as failed. `cause` is the offset at which a retry cuts the history."""
+    """The run is closed as failed. `cause` is the offset at which a retry cuts the history.
+
+    Attributes:
+        suppressed: how compensations failed that ran because of it.
+    """
 
     error: Failure
     cause: int
     state: Raw | UnsetType = UNSET
+    spent: Amount = 0
+    suppressed: list[Failure] = []
 
 
 class Retry(EventBase, frozen=True, kw_only=True, tag="retry"):
-    """Marks the cut in a retried run. `patches` holds answers that were decided after the cut."""
+    """Marks the cut in a retried run. `patches` holds answers that were decided after the cut.
+
+    Attributes:
+        spent: what children had spent whose ends are dropped.
+    """
 
     cut: int
     patches: dict[str, bool] = {}
+    spent: Amount = 0
 
 
 Event: TypeAlias = (
@@ -311,6 +387,9 @@ Event: TypeAlias = (
     | Uuid
     | Patch
     | Emit
+    | Spend
+    | Child
+    | ChildResult
     | Cancel
     | Cancelled
     | Pause
@@ -327,7 +406,7 @@ EVENT_TYPES: dict[str, type[EventBase]] = {str(cls.__struct_config__.tag): cls f
 KINDS: dict[type, str] = {cls: kind for kind, cls in EVENT_TYPES.items()}
 """The `type` on the wire by event class."""
 
-OUTSIDE = (Resume, Cancel, Pause, Unpause)
+OUTSIDE = (Resume, Cancel, Pause, Unpause, ChildResult)
 """Events that anybody may append to an open run, between any two of the owner's."""
 
 CLOSING = (Complete, Error, Cancelled)

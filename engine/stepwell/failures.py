@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from .errors import CodecError, Failure, StepFailed, StepwellError, type_names
+from .errors import ChildFailed, CodecError, Failure, StepFailed, StepwellError, type_names
 
 __all__ = ["failure_of"]
 
@@ -25,7 +25,8 @@ def failure_of(error: BaseException, *, attempts: int = 0) -> Failure:
     code = _code(error)
     names = tuple(map(_utf8, type_names(type(error))))
     if isinstance(error, StepFailed):
-        names = (f"{_OWN}.errors.StepFailed", *error.failure.types)
+        kind = "ChildFailed" if isinstance(error, ChildFailed) else "StepFailed"
+        names = (f"{_OWN}.errors.{kind}", *error.failure.types)
         code = error.failure.code
     return Failure(
         types=tuple(dict.fromkeys(names)),

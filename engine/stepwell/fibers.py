@@ -38,6 +38,8 @@ class Pending(msgspec.Struct, eq=False):  # a Struct, because every command has 
         begun: for an `at_most_once` Step, whether `begin` is in the history.
         default: for a Suspend, what a time-out gives: as JSON, and the type to read it back.
         show: for a Suspend, its `show` as JSON.
+        child: for a Child that was started, its run id.
+        input, budget: for a Child, its arguments as JSON, and what it may spend.
         reason: why the last attempt failed, in words.
     """
 
@@ -56,6 +58,9 @@ class Pending(msgspec.Struct, eq=False):  # a Struct, because every command has 
     begun: bool = False
     default: tuple[bytes, Any] | None = None
     show: bytes | None = None
+    child: str = ""
+    input: msgspec.Raw | None = None
+    budget: float | None = None
 
     @property
     def step_id(self) -> str:

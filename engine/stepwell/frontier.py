@@ -87,6 +87,18 @@ def suspend_event(pending: Pending, now: datetime) -> e.EventBase:
     )
 
 
+def _spend(pending: Pending, _parts: Parts, now: datetime, _flights: Landing) -> e.EventBase:
+    command: Any = pending.command
+    return e.Spend(at=pending.at, amount=command.amount, label=command.label or None, timestamp=e.instant(now))
+
+
+def _child(pending: Pending, _parts: Parts, now: datetime, _flights: Landing) -> e.EventBase | None:
+    """One that was cancelled before it was started never is; one that lost its Race is not waited for."""
+    if pending.cancelling and (pending.lost or not pending.recorded):
+        return e.Cancelled(at=pending.at, timestamp=e.instant(now))
+    return None
+
+
 def _now(pending: Pending, _parts: Parts, now: datetime, _flights: Landing) -> e.EventBase:
     stamp = e.instant(now)
     return e.Now(at=pending.at, value=stamp, timestamp=stamp)
@@ -114,4 +126,6 @@ _ANSWERS: dict[type[c.Command[Any]], Callable[[Pending, Parts, datetime, Landing
     c.Random: _random,
     c.Uuid: _uuid,
     c.Emit: _emit,
+    c.Spend: _spend,
+    c.Child: _child,
 }

@@ -29,6 +29,9 @@ from .workflows import Workflow
 
 __all__ = ["Plan", "find_cut", "plan_fork", "plan_retry"]
 
+_GOOD_ENDS = ("completed", "started")
+"""Ends of children that a new incarnation takes over; one that failed is started anew."""
+
 
 class Plan(msgspec.Struct, frozen=True, eq=False):
     """A history to begin with, the `start` event first."""
@@ -67,7 +70,7 @@ def plan_fork(history: Sequence[e.EventBase], cut: int, source: dict[str, Any], 
         raise ConflictError(f"event {cut} comes after a cancel: a fork from there would be cancelled too")
     kept = _before(_readdressed(history, 0), cut)
     start = _restart(history[0], incarnation=0, source=source, prefix=len(kept))
-    start = msgspec.structs.replace(start, epoch=0, tags=tags)
+    start = msgspec.structs.replace(start, epoch=0, tags=tags, parent=None, spent=0, seen=[])
     return Plan([start, *kept])
 
 
@@ -86,21 +89,32 @@ def plan_retry(
         history: of a failed run; its last event is `error`.
         incarnation: number of the new one.
         stamp: the present instant, as the wire writes it.
+
+    Raises:
+        ConflictError: its compensations have run.
     """
     closing = history[-1]
     assert isinstance(closing, e.Error)
+    if any((event.at or "").startswith("undo.") for event in history):
+        raise ConflictError(
+            f"run {run_id!r} has undone what it did: it can't be retried; fork it from a step before its failure, or "
+            "reset it",
+            run_id=run_id,
+        )
     cut = min(closing.cause, len(history) - 1)
     moved = _readdressed(history, incarnation)
     before = _before(moved, cut)
     source = {"runId": run_id, "incarnation": _start(history).incarnation, "offset": cut}
     start = _restart(history[0], incarnation=incarnation, source=source, prefix=len(before))
     told = _folded(workflow, history, codec)
-    machine, retry = _marked(workflow, [start, *before], cut, told.patches, codec, run_id, stamp)
+    lost = sum(one.spent for one in history if isinstance(one, e.ChildResult) and one.status not in _GOOD_ENDS)
+    machine, retry = _marked(workflow, [start, *before], cut, told.patches, codec, run_id, stamp, lost)
     try:
         kept: list[e.EventBase] = []
+        done = {one.child_id for one in moved if isinstance(one, e.ChildResult) and one.status in _GOOD_ENDS}
         for event in moved[cut + _rejected(told.error, cut) : -1]:
             _say_yes(machine, kept, stamp)
-            if _stays(machine, codec, event):
+            if _stays(machine, codec, event, done):
                 taken = msgspec.structs.replace(event, kept=True)
                 try:
                     machine.feed(taken)
@@ -120,6 +134,7 @@ def _marked(
     codec: Codec,
     run_id: str,
     stamp: str,
+    spent: float,
 ) -> tuple[Machine, e.Retry]:
     """Fold the prefix and the `retry` event, which holds the answer of every Patched that is asked where it stands.
 
@@ -135,7 +150,7 @@ def _marked(
             patches |= {i: yes for i, yes in decided.items() if not yes and i not in known}
             if machine.asking is not None:
                 patches[machine.asking] = decided.get(machine.asking, True)
-            retry = e.Retry(cut=cut, patches=dict(patches), timestamp=stamp)
+            retry = e.Retry(cut=cut, patches=dict(patches), spent=spent, timestamp=stamp)
             machine.feed(retry)
         except BaseException:
             machine.close()
@@ -175,6 +190,7 @@ def _readdressed(history: Sequence[e.EventBase], incarnation: int) -> list[e.Eve
 def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
     """The events before the cut that a new incarnation begins with; the start is not among them."""
     after = history[cut:]
+    done = {one.child_id for one in history[1:cut] if isinstance(one, e.ChildResult) and one.status in _GOOD_ENDS}
     ended = {event.at for event in history[1:cut] if isinstance(event, (e.Step, e.Cancelled))}
     again = {event.at for event in after if isinstance(event, e.Step)}  # their outcome is known, and dropped or kept
     timed_out = {event.at for event in after[:1] if isinstance(event, e.Wake)}  # the failed wait is begun anew
@@ -184,6 +200,7 @@ def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
         drop = isinstance(event, (e.Pause, e.Unpause))
         drop = drop or (isinstance(event, e.Attempt) and event.at not in ended)
         drop = drop or (isinstance(event, e.Begin) and event.at in again)
+        drop = drop or (isinstance(event, (e.Child, e.ChildResult)) and event.child_id not in done)
         if isinstance(event, e.Suspend) and event.at in timed_out:
             drop = True
             gone.add(event.wait)
@@ -233,8 +250,8 @@ def _say_yes(machine: Machine, kept: list[e.EventBase], stamp: str) -> None:
         kept.append(patch)
 
 
-def _stays(machine: Machine, codec: Codec, event: e.EventBase) -> bool:
-    """Whether an event from after the cut holds in the new fold too."""
+def _stays(machine: Machine, codec: Codec, event: e.EventBase, done: set[str]) -> bool:
+    """Whether an event from after the cut holds in the new fold too; `done` are the children that ended well."""
     if isinstance(event, e.Resume):
         return event.wait is None or any(p.wait == event.wait for p in machine.waits)
     if isinstance(event, e.Patch):
@@ -245,6 +262,13 @@ def _stays(machine: Machine, codec: Codec, event: e.EventBase) -> bool:
     if pending is None:
         return False
     command = pending.command
+    if isinstance(event, e.Child):
+        given = None if pending.input is None else codec.digest(bytes(pending.input))
+        return event.child_id in done and command.label == event.workflow and given == event.inputs
+    if isinstance(event, e.ChildResult):
+        return pending.child == event.child_id and event.status in _GOOD_ENDS
+    if isinstance(event, e.Spend):
+        return isinstance(command, c.Spend) and (command.amount, command.label) == (event.amount, event.label or "")
     if isinstance(event, e.Step):
         fits = isinstance(command, c.Step) and event.error is None and command.name == event.name
         return fits and isinstance(command, c.Step) and inputs_digest(codec, command) == event.inputs

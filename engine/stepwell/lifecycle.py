@@ -14,10 +14,15 @@ import msgspec
 from .errors import Failure
 
 __all__ = [
+    "BudgetSpent",
+    "ChildEnded",
+    "ChildStarted",
+    "HistoryGrows",
     "LateResult",
     "LifecycleEvent",
     "RunBlocked",
     "RunClosed",
+    "RunContinued",
     "RunOpened",
     "RunParked",
     "SessionStarted",
@@ -180,8 +185,56 @@ class RunBlocked(_Event, frozen=True):
     message: str
 
 
+class RunContinued(_Event, frozen=True):
+    """A workflow yielded ContinueAsNew: its next incarnation is open."""
+
+    run_id: str
+    incarnation: int
+
+
+class BudgetSpent(_Event, frozen=True):
+    """A charge is recorded: `spent` is the sum, `left` what the budget has left, None without one."""
+
+    run_id: str
+    amount: float
+    label: str | None
+    spent: float
+    left: float | None
+
+
+class ChildStarted(_Event, frozen=True):
+    """A child is recorded, and about to be started."""
+
+    run_id: str
+    child_id: str
+    workflow: str
+    at: str
+
+
+class ChildEnded(_Event, frozen=True):
+    """How a child ended is recorded: "completed", "failed", "cancelled", or "started" when nobody waits for it."""
+
+    run_id: str
+    child_id: str
+    status: str
+    at: str
+
+
+class HistoryGrows(_Event, frozen=True):
+    """A history has passed the length at which a warning is due; `size` is about its bytes."""
+
+    run_id: str
+    events: int
+    size: int
+
+
 LifecycleEvent: TypeAlias = (
     RunOpened
+    | RunContinued
+    | BudgetSpent
+    | ChildStarted
+    | ChildEnded
+    | HistoryGrows
     | SessionStarted
     | StepReplayed
     | StepStarted

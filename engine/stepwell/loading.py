@@ -13,7 +13,7 @@ from . import commands as c
 from . import events as e
 from .codec import Codec
 from .environment import Environment, new_token
-from .errors import CorruptHistoryError, NotFoundError, StepwellError
+from .errors import CorruptHistoryError, InvalidInputError, NotFoundError, StepwellError
 from .lifecycle import LifecycleEvent, StepReplayed
 from .logs import replaying
 from .machine import Machine
@@ -21,17 +21,53 @@ from .parked import Parked
 from .performers import Performer
 from .registry import Registry, fingerprint
 from .retry import RetryPolicy
-from .store import Blocked, Head, LeaseRequest, Status, Store, Waiting
+from .store import Blocked, Head, LeaseRequest, Status, Store, Tail, Waiting
 from .wire import read_tail
 from .workflows import Workflow
 
-__all__ = ["PAGE", "Loaded", "Parts", "load", "make_head", "read_history", "read_pages"]
+__all__ = [
+    "DEFAULT_LIMIT",
+    "PAGE",
+    "HistoryLimit",
+    "Loaded",
+    "Parts",
+    "load",
+    "make_head",
+    "read_history",
+    "read_pages",
+]
 
 PAGE = 5_000
 """Records that are read at once."""
 
 MAX_FINGERPRINTS = 16
 """Codes that a blocked run remembers: more than there are kinds of workers on one store."""
+
+
+class HistoryLimit(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+    """How long a history may grow. A run that reaches the limit is blocked before anything more is performed.
+
+    Attributes:
+        warn_events, max_events: number of events at which a warning is logged, and at which the run is blocked.
+        warn_bytes, max_bytes: the same for the size of the history.
+
+    Raises:
+        InvalidInputError: one is no whole number of 1 or more.
+    """
+
+    warn_events: int = 10_240
+    max_events: int = 51_200
+    warn_bytes: int = 10_000_000
+    max_bytes: int = 50_000_000
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidInputError(f"{name} must be a whole number of 1 or more, got {value!r}")
+
+
+DEFAULT_LIMIT = HistoryLimit()
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -46,6 +82,8 @@ class Parts(msgspec.Struct, frozen=True):
         owner: names this engine in leases.
         stamp: gives the clock's time as the wire writes it.
         parked: runs that are kept in memory.
+        limit: how long histories may grow; None without a limit.
+        max_depth: how many ancestors the children of runs that are started here may have.
     """
 
     store: Store
@@ -61,6 +99,8 @@ class Parts(msgspec.Struct, frozen=True):
     owner: str
     stamp: Callable[[], str]
     parked: Parked[Loaded]
+    limit: HistoryLimit | None = None
+    max_depth: int | None = None
 
     def lease_request(self) -> LeaseRequest:
         """Ask for a lease; made once for all repeats of one write."""
@@ -77,6 +117,7 @@ class Loaded(msgspec.Struct, eq=False):
     Attributes:
         last: the newest event.
         seq: number of events that were read.
+        size: bytes of the history, about.
         replayed: the steps that were answered from the history, when there is a listener.
     """
 
@@ -86,6 +127,7 @@ class Loaded(msgspec.Struct, eq=False):
     workflow: Workflow[..., Any]
     machine: Machine
     last: e.EventBase
+    size: int = 0
     replayed: list[StepReplayed] = msgspec.field(default_factory=list)
 
     @property
@@ -102,13 +144,19 @@ def read_pages(
         NotFoundError: no such run or incarnation.
         CorruptHistoryError: a record is damaged.
     """
+    for tail in read_tails(store, run_id, from_seq, incarnation=incarnation):
+        yield read_tail(tail, run_id)
+
+
+def read_tails(store: Store, run_id: str, from_seq: int = 0, *, incarnation: int | None = None) -> Iterator[Tail]:
+    """Read records page by page, in order; NotFoundError when there is no such run or incarnation."""
     more = True
     while more:
         tail = store.read(run_id, from_seq, incarnation=incarnation, limit=PAGE)
         if tail is None:
             raise NotFoundError(f"no run {run_id!r}")
         incarnation = tail.incarnation  # all pages of one incarnation, also when a new one is opened meanwhile
-        yield read_tail(tail, run_id)
+        yield tail
         from_seq, more = tail.seq, tail.more
 
 
@@ -137,8 +185,9 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
                 kept.machine.close()
         if caught_up:
             return kept
-    pages = read_pages(parts.store, run_id, incarnation=incarnation)
-    first = next(pages)
+    tails = read_tails(parts.store, run_id, incarnation=incarnation)
+    tail = next(tails)
+    size, first = sum(map(len, tail.records)), read_tail(tail, run_id)
     start = first.pop(0) if first else None
     if not isinstance(start, e.Start):
         raise CorruptHistoryError(f"run {run_id!r}: its history does not begin with a start event")
@@ -148,15 +197,20 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
         last: e.EventBase = start
         replayed: list[StepReplayed] = []
         try:
-            for page in chain((first,), pages):
+            page = first
+            while True:
                 machine.fold(page)
                 last = page[-1] if page else last
                 if parts.listens:
                     replayed += [StepReplayed(run_id, one.step_id, one.at) for one in page if isinstance(one, e.Step)]
+                if not tail.more:
+                    break
+                tail = next(tails)
+                size, page = size + sum(map(len, tail.records)), read_tail(tail, run_id)
         except BaseException:
             machine.close()
             raise
-    return Loaded(run_id, start.incarnation, start, workflow, machine, last, replayed)
+    return Loaded(run_id, start.incarnation, start, workflow, machine, last, size, replayed)
 
 
 def _caught_up(parts: Parts, run: Loaded, incarnation: int | None) -> bool:

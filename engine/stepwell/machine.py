@@ -36,35 +36,36 @@ Floor 3: imports no time, random, os, threading, socket, sqlite3, logging (a tes
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
+
+from msgspec import Raw
 
 from . import commands as c
 from . import events as e
 from .codec import Codec
-from .divergence import divergence, unfit
-from .errors import (
-    Cancelled,
-    CodecError,
-    CorruptHistoryError,
-    DivergenceError,
-    InvalidInputError,
-    InvalidYieldError,
-    SignalRejected,
-    StepFailed,
-    TimedOut,
-)
-from .fibers import Fiber, Pending, Verdict
-from .inputs import decode_input
+from .errors import Cancelled, CodecError, Failure, InvalidInputError, InvalidYieldError, StepFailed
+from .failures import failure_of
+from .fibers import CancelState, Fiber, Pending, Verdict
+from .handlers import HANDLERS, Handlers, forced
+from .inputs import decode_input, encode_input
+from .limits import CycleDetectedError, DepthExceededError
 from .mailbox import Mailbox
 from .results import Results, default_and_show, flow_result
 from .scheduler import Scheduler
 from .workflows import Workflow
 
-__all__ = ["Machine"]
+__all__ = ["MAX_DEPTH", "GoesOnAsNew", "Machine"]
+
+MAX_DEPTH = 32
+"""How many ancestors a run may have, unless the engine that started the first of them says otherwise."""
 
 
-class Machine:
+class GoesOnAsNew(BaseException):
+    """Thrown at a ContinueAsNew, so that `finally` runs; no `except Exception` can swallow it."""
+
+
+class Machine(Handlers):
     """The fold of one run.
 
     Args:
@@ -78,14 +79,19 @@ class Machine:
         pending: the frontier by `at`, oldest first.
         asking: change id that a fiber asks Patched about, or None.
         seq: number of events taken in so far, the start included; the offset of the next one.
-        status: "open" until the generator has ended, then "complete", "error" or "cancelled": how the run must be
-            closed.
+        status: "open" until the generator has ended and compensations have run, then "complete", "error" or
+            "cancelled": how the run must be closed; or "continue".
         result: the workflow's return value, as it is read back; `result_raw` is how it is recorded.
         error: the exception that left the workflow.
         closed: whether the closing event has been fed.
         paused, cancelled: what outside events asked for.
         state: what SetState left, as JSON by name.
         mailbox: the signals that came.
+        budget, spent: what the run may spend, None without a limit, and what it has spent.
+        children: children that were started and have not ended, by run id; `abandoned`, those that nobody waits for.
+        suppressed: how compensations failed.
+        has_children: whether a Child was ever yielded.
+        next_input: the arguments of the next incarnation, when `status` is "continue".
 
     Raises:
         CodecError: the recorded input does not fit the workflow's parameters.
@@ -117,7 +123,16 @@ class Machine:
         self.cancel_reason: str | None = None
         self.state: dict[str, bytes] = {}
         self.patches: dict[str, bool] = {}
-        self.mailbox = Mailbox()
+        self.mailbox = Mailbox(start.seen)
+        self.start = start
+        self.budget, self.spent = start.budget, start.spent
+        self.children: dict[str, str] = {}
+        self.abandoned: set[str] = set()
+        self.suppressed: list[Failure] = []
+        self.next_input: Raw | None = None
+        self.has_children = False
+        self._compensations: list[c.Step[Any]] = []
+        self._ending: tuple[str, BaseException | None] | None = None  # while compensations run
         self._asking: tuple[Fiber, str] | None = None
         self._held: deque[tuple[e.EventBase, int]] = deque()
         self.results = Results(codec)
@@ -133,11 +148,6 @@ class Machine:
     @property
     def asking(self) -> str | None:
         return self._asking[1] if self._asking else None
-
-    @property
-    def waits(self) -> list[Pending]:
-        """The Suspends of the frontier, oldest first."""
-        return [p for p in self.pending.values() if isinstance(p.command, c.Suspend)]
 
     def feed(self, event: e.EventBase) -> None:
         """Take in the next event of the history; raises as `fold`."""
@@ -160,7 +170,7 @@ class Machine:
 
     def close(self) -> None:
         """Close the generators, innermost first; commands that they yield meanwhile are never performed."""
-        token = c.made_in_turn.set(None)  # the garbage collector may call this in the midst of another machine's turn
+        token = c.made_in_turn.set(None)  # what clean-up makes is no turn's
         try:
             self._fibers.close()
         finally:
@@ -175,6 +185,11 @@ class Machine:
             self._asking = (fiber, command.change_id)
             self._fibers.halted = True
             return None
+        if isinstance(command, c.Compensate):
+            self._compensations.append(command.step)
+            return Verdict()
+        if isinstance(command, c.ContinueAsNew):
+            return self._go_on_as_new(fiber, command)
         assert isinstance(command, c.SetState)
         try:
             encoded = {name: self.codec.encode(value) for name, value in command.values.items()}
@@ -194,9 +209,46 @@ class Machine:
                 pending.wait = f"{command.signal}@{self.incarnation}:{pending.at}"
             elif isinstance(command, c.Emit):
                 self.codec.encode(command.value)
+            elif isinstance(command, c.Child):
+                return self._admit_child(pending, command)
+            elif isinstance(command, c.Spend) and (refused := self.overspent(pending.at)):
+                return Verdict(error=refused)
         except CodecError as error:
             return Verdict(error=error)
         return None
+
+    def _admit_child(self, pending: Pending, command: c.Child[Any]) -> Verdict | None:
+        """Refuse a child that would never end: its own ancestor, or one of too many."""
+        self.has_children = True
+        name, start = command.workflow.name, self.start
+        line = [*start.ancestors, start.workflow]
+        limit = MAX_DEPTH if start.max_depth is None else start.max_depth
+        if name in line and not command.workflow.recursive:
+            text = f"{' -> '.join([*line, name])}: a workflow may be its own descendant with @workflow(recursive=True)"
+            return Verdict(error=CycleDetectedError(text))
+        if len(line) > limit:
+            text = f"{' -> '.join([*line, name])}: a run may have {limit} ancestors; Engine(max_depth=) says otherwise"
+            return Verdict(error=DepthExceededError(text))
+        if refused := self.overspent(pending.at):
+            return Verdict(error=refused)
+        try:
+            pending.input = encode_input(self.codec, command.workflow, command.args)
+        except InvalidInputError as error:
+            return Verdict(error=error)
+        return None
+
+    def _go_on_as_new(self, fiber: Fiber, command: c.ContinueAsNew) -> Verdict:
+        """Leave the root, whose end opens the next incarnation; a cancel that came before wins."""
+        if fiber is not self._fibers.root:
+            raise self._fibers.invalid(fiber, "ContinueAsNew may be yielded by the workflow itself, not in a branch")
+        if self.cancelled:
+            fiber.cancel = CancelState.THROWN
+            return Verdict(error=Cancelled())
+        try:
+            self.next_input = encode_input(self.codec, self.workflow, command.args)
+        except InvalidInputError as error:
+            return Verdict(error=error)
+        return Verdict(error=GoesOnAsNew())
 
     # ---- turns
 
@@ -217,7 +269,7 @@ class Machine:
             if self._asking is not None or self.closed or fibers.void:
                 self._take_in_late(event)
             else:
-                _HANDLERS[type(event)](self, event)
+                HANDLERS[type(event)](self, event)
                 if (verdict := fibers.run()) is not None:
                     self._end(verdict)
             self.seq += 1
@@ -228,7 +280,7 @@ class Machine:
             return
         if self.closed:
             raise self._divergence(event, "the history goes on after the event that closed the run")
-        if self._asking is None or isinstance(event, (e.Pause, e.Unpause)) or _forced(event):
+        if self._asking is None or isinstance(event, (e.Pause, e.Unpause)) or forced(event):
             self._apply(event)
         elif isinstance(event, e.OUTSIDE):
             self._held.append((event, self.seq))
@@ -254,7 +306,7 @@ class Machine:
         self._apply(event)
 
     def _apply(self, event: e.EventBase) -> None:
-        _HANDLERS[type(event)](self, event)
+        HANDLERS[type(event)](self, event)
         if (verdict := self._fibers.run()) is not None:
             self._end(verdict)
 
@@ -264,17 +316,38 @@ class Machine:
             self._end(verdict)
 
     def _end(self, verdict: Verdict) -> None:
-        """Take in how the root ended, once."""
+        """Take in how the root ended, and then how what undoes its effects did, each once."""
         if self.status != "open":
+            return
+        if self._ending is not None:
+            self.suppressed = [failure for failure in verdict.value or [] if isinstance(failure, Failure)]
+            self.status, self.error = self._ending
             return
         if isinstance(verdict.error, InvalidInputError):
             raise verdict.error  # a command that can't be made is a mistake of the code, like a wrong yield
-        if self._fibers.thrown and (verdict.error is None or isinstance(verdict.error, Cancelled)):
-            self.status = "cancelled"
+        going_on = self.next_input is not None and (verdict.error is None or isinstance(verdict.error, GoesOnAsNew))
+        if going_on and not self.cancelled:
+            self.status = "continue"
+        elif going_on or (self._fibers.thrown and (verdict.error is None or isinstance(verdict.error, Cancelled))):
+            self._end_badly("cancelled", None)
         elif verdict.error is not None:
-            self.status, self.error = "error", verdict.error
+            self._end_badly("error", verdict.error)
         else:
             self._returned(verdict.value)
+
+    def _end_badly(self, status: str, error: BaseException | None) -> None:
+        """The run is to be closed so, once its compensations have run, the newest first."""
+        if not self._compensations:
+            self.status, self.error = status, error
+            return
+        self._ending = status, error
+        self._fibers.begin(_undone(self._compensations), "undo.")
+        self._run()
+
+    def _stop_going_on(self) -> None:
+        if self.status == "continue":
+            self.status = "open"
+            self._end_badly("cancelled", None)
 
     def _returned(self, value: Any) -> None:
         """Take in the workflow's return value; one that can't be recorded fails the run."""
@@ -283,166 +356,18 @@ class Machine:
             self.result_raw = self.codec.encode(value, into)
             self.status, self.result = "complete", self.codec.decode(self.result_raw, into)
         except CodecError as error:
-            self.status, self.error = "error", error
+            self.status = "open"
+            self._end_badly("error", error)
 
-    # ---- the owner's events
 
-    def _owed(self, event: Any, kinds: tuple[type[c.Command[Any]], ...], name: str | None = None) -> Pending:
-        """The pending command that an owner's event is about; DivergenceError when there is none such."""
-        pending = self.pending.get(event.at)
-        if pending is None or not isinstance(pending.command, kinds) or name not in (None, pending.command.label):
-            raise self._divergence(event)
-        return pending
-
-    def _on_step(self, event: e.Step) -> None:
-        pending: Any = self.pending.get(event.at)
-        if pending is None or pending.name != event.name:
-            raise self._divergence(event)
-        if pending.lost:  # it ended together with the winner of its Race
-            self._fibers.settle_cancelled(pending)
-        elif event.error is not None:
-            failed = StepFailed.of(event.error, event.step_id, event.at, self._fibers.event)
-            self._fibers.settle(pending, error=failed)
-        elif event.result is e.UNSET:
-            raise CorruptHistoryError(f"run {self.run_id!r}, event {self._fibers.event}: a step without an outcome")
-        else:
-            try:
-                value = self.results.of(pending.command).read(event.result)
-            except CodecError as error:
-                raise unfit(self.run_id, self._fibers.event, event.step_id, error) from error
-            self._fibers.settle(pending, value)
-
-    def _on_cancelled(self, event: e.Cancelled) -> None:
-        if event.at is None:
-            self._on_close(event)
-            return
-        pending = self._owed(event, (c.Step,))
-        if not pending.cancelling:
-            raise self._divergence(event, "nobody cancels that step")
-        self._fibers.settle_cancelled(pending)
-
-    def _on_attempt(self, event: e.Attempt) -> None:
-        pending = self._owed(event, (c.Step,), event.step_id.partition("#")[0])  # "#2" numbers a repeat
-        pending.attempts, pending.due = event.attempt, event.due
-
-    def _on_begin(self, event: e.Begin) -> None:
-        self._owed(event, (c.Step,), event.name).begun = True
-
-    def _on_suspend(self, event: e.Suspend) -> None:
-        pending = self._owed(event, (c.Suspend,), event.waiting_for)
-        pending.recorded, pending.wait, pending.due, pending.since = True, event.wait, event.due, event.timestamp
-        if event.due is not None:
-            self._timers_set.add(event.at)
-
-    def _on_sleep(self, event: e.Sleep) -> None:
-        pending = self._owed(event, (c.Sleep,))
-        pending.recorded, pending.due, pending.since = True, event.due, event.timestamp
-        self._timers_set.add(event.at)
-
-    def _on_wake(self, event: e.Wake) -> None:
-        if event.at in self._timers_set and event.at not in self.pending:
-            return  # the wait was answered or abandoned before
-        pending = self._owed(event, (c.Sleep, c.Suspend))
-        if pending.due is None:
-            raise self._divergence(event, "no timer is set there")
-        command = pending.command
-        if isinstance(command, c.Sleep):
-            self._fibers.settle(pending)
-        elif pending.default is not None:
-            raw, into = pending.default
-            raw = raw if event.value is e.UNSET else event.value
-            self._fibers.settle(pending, self.codec.decode(raw, into))
-        else:
-            self._fibers.settle(pending, error=TimedOut(command.label, event.at, self._fibers.event))
-
-    def _on_value(self, event: e.Now | e.Random | e.Uuid) -> None:
-        kind, read = _VALUES[type(event)]
-        self._fibers.settle(self._owed(event, (kind,)), read(event.value))
-
-    def _on_emit(self, event: e.Emit) -> None:
-        self._fibers.settle(self._owed(event, (c.Emit,), event.topic or ""))
-
-    def _on_patch(self, event: e.Patch) -> None:
-        self.patches[event.change_id] = True
-
-    def _misplaced(self, event: e.EventBase) -> None:
-        raise self._divergence(event, f"a {event.kind!r} event has no place here")
-
-    def _on_retry(self, event: e.Retry) -> None:
-        self.patches.update(event.patches)
-
-    def _on_close(self, event: e.EventBase) -> None:
-        if _forced(event):
-            self._held.clear()
-            self._asking = None
-            self._fibers.end(Verdict())
-            self.status = "cancelled"
-        elif event.kind != self.status:
-            raise self._divergence(event)
-        self.closed = True
-
-    # ---- outside events
-
-    def _on_resume(self, event: e.Resume) -> None:
-        if not self.mailbox.is_new(event):
-            return
-        waiting = [p for p in self.waits if p.command.label == event.event_name and event.wait in (None, p.wait)]
-        if waiting:
-            received = self._received(waiting[0], event, self._fibers.event)
-            self._fibers.settle(waiting[0], received.value, received.error)
-        elif event.wait is None:
-            self.mailbox.keep(event, self._fibers.event)
-
-    def _received(self, pending: Pending, event: e.Resume, seq: int) -> Verdict:
-        command = pending.command
-        assert isinstance(command, c.Suspend)
+def _undone(compensations: list[c.Step[Any]]) -> Generator[c.Command[Any], Any, list[Failure]]:
+    """Perform the compensations, the newest first; gives the failures of those that failed."""
+    failures: list[Failure] = []
+    while compensations:
         try:
-            return Verdict(self.codec.decode(event.value, Any if command.into is c.UNSET else command.into))
-        except CodecError as error:
-            return Verdict(error=SignalRejected(command.signal, error.message, pending.at, seq))
-
-    def _on_cancel(self, event: e.Cancel) -> None:
-        self.paused = False
-        if not self.cancelled:
-            self.cancelled, self.cancel_reason = True, event.reason
-            self._fibers.cancel(self._fibers.root)
-
-    def _on_pause(self, event: e.Pause | e.Unpause) -> None:
-        self.paused = isinstance(event, e.Pause) and not self.cancelled
-
-    def _divergence(self, event: e.EventBase, why: str = "") -> DivergenceError:
-        return divergence(self, event, self._fibers.event, why)
-
-
-def _forced(event: e.EventBase) -> bool:
-    return isinstance(event, e.Cancelled) and event.at is None and event.forced
-
-
-_VALUES: dict[type, tuple[type[c.Command[Any]], Callable[[Any], Any]]] = {
-    e.Now: (c.Now, e.parse_instant),
-    e.Random: (c.Random, float),
-    e.Uuid: (c.Uuid, e.parse_uuid),
-}
-
-_HANDLERS: dict[type[e.EventBase], Callable[[Machine, Any], None]] = {
-    e.Start: Machine._misplaced,
-    e.Step: Machine._on_step,
-    e.Cancelled: Machine._on_cancelled,
-    e.Attempt: Machine._on_attempt,
-    e.Begin: Machine._on_begin,
-    e.Suspend: Machine._on_suspend,
-    e.Sleep: Machine._on_sleep,
-    e.Wake: Machine._on_wake,
-    e.Now: Machine._on_value,
-    e.Random: Machine._on_value,
-    e.Uuid: Machine._on_value,
-    e.Emit: Machine._on_emit,
-    e.Patch: Machine._on_patch,
-    e.Retry: Machine._on_retry,
-    e.Complete: Machine._on_close,
-    e.Error: Machine._on_close,
-    e.Resume: Machine._on_resume,
-    e.Cancel: Machine._on_cancel,
-    e.Pause: Machine._on_pause,
-    e.Unpause: Machine._on_pause,
-}
+            yield compensations.pop()
+        except StepFailed as failed:
+            failures.append(failure_of(failed))
+        except Exception as error:  # the step can't be made: a lambda has no name
+            failures.append(failure_of(error))
+    return failures

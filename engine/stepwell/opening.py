@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from .errors import InvalidInputError
-from .lifecycle import LifecycleEvent
+from .lifecycle import BudgetSpent, LifecycleEvent
 from .logs import logger
 from .store import Store
 
@@ -30,10 +30,14 @@ def open_store(store: str | Store) -> Store:
     return store
 
 
-def teller(on_event: Callable[[LifecycleEvent], None] | None) -> Callable[[LifecycleEvent], None]:
-    """What gives lifecycle events to a listener, and never raises."""
+def teller(
+    on_event: Callable[[LifecycleEvent], None] | None, meter: Callable[[BudgetSpent], None] | None = None
+) -> Callable[[LifecycleEvent], None]:
+    """What gives lifecycle events to a listener, and charges to a meter, and never raises."""
     if on_event is not None and not callable(on_event):
         raise InvalidInputError(f"on_event must be a callable that takes a lifecycle event, got {on_event!r}")
+    if meter is not None and not callable(meter):
+        raise InvalidInputError(f"meter must be a callable that takes a BudgetSpent, got {meter!r}")
 
     def tell(event: LifecycleEvent) -> None:
         if on_event is not None:
@@ -41,6 +45,11 @@ def teller(on_event: Callable[[LifecycleEvent], None] | None) -> Callable[[Lifec
                 on_event(event)
             except Exception:  # noqa: BLE001 - it is the user's code
                 logger.exception("the on_event listener raised; the run goes on")
+        if meter is not None and isinstance(event, BudgetSpent):
+            try:
+                meter(event)
+            except Exception:  # noqa: BLE001 - it is the user's code
+                logger.exception("the meter raised; the run goes on")
 
     return tell
 

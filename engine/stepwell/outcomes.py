@@ -39,24 +39,29 @@ class RunCompleted(msgspec.Struct, Generic[R_co], frozen=True):
         return self.result
 
 
-class RunSuspended(msgspec.Struct, frozen=True):
+class RunSuspended(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """The run is parked.
 
     Attributes:
         waiting_for: names of the signals that it waits for, oldest first; empty while it only sleeps.
         reason: text of the oldest wait for the person who is asked.
-        due: when it goes on by itself, aware UTC; None when only a signal can move it.
+        due: when it goes on by itself, aware UTC; None when only a signal or a child can move it.
+        children: run ids of the children that it waits for, oldest first.
     """
 
     run_id: str
     waiting_for: tuple[str, ...] = ()
     reason: str | None = None
     due: datetime | None = None
+    children: tuple[str, ...] = ()
     status: ClassVar[Status] = "suspended"
 
     def unwrap(self) -> NoReturn:
         """Raise RunNotFinishedError."""
-        what = f"waits for {', '.join(map(repr, self.waiting_for))}" if self.waiting_for else f"sleeps until {self.due}"
+        what = f"sleeps until {self.due}"
+        if self.waiting_for or self.children:
+            children = [f"child {child!r}" for child in self.children]
+            what = f"waits for {', '.join([*map(repr, self.waiting_for), *children])}"
         raise RunNotFinishedError(f"run {self.run_id!r} {what}", run_id=self.run_id)
 
 
@@ -85,11 +90,16 @@ class Running(msgspec.Struct, frozen=True):
         )
 
 
-class RunFailed(msgspec.Struct, frozen=True):
-    """The run is closed with a failure; `engine.retry(run_id)` goes on from the step that failed."""
+class RunFailed(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+    """The run is closed with a failure; `engine.retry(run_id)` goes on from the step that failed.
+
+    Attributes:
+        suppressed: how compensations failed that ran because of it.
+    """
 
     run_id: str
     failure: Failure
+    suppressed: tuple[Failure, ...] = ()
     status: ClassVar[Status] = "failed"
 
     def unwrap(self) -> NoReturn:
@@ -97,11 +107,12 @@ class RunFailed(msgspec.Struct, frozen=True):
         raise RunFailedError(f"run {self.run_id!r} failed: {self.failure}", run_id=self.run_id, failure=self.failure)
 
 
-class RunCancelled(msgspec.Struct, frozen=True):
-    """The run is closed as cancelled."""
+class RunCancelled(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+    """The run is closed as cancelled; `suppressed` is how compensations failed that ran because of it."""
 
     run_id: str
     reason: str | None = None
+    suppressed: tuple[Failure, ...] = ()
     status: ClassVar[Status] = "cancelled"
 
     def unwrap(self) -> NoReturn:
@@ -144,6 +155,9 @@ class RunRecord(msgspec.Struct, frozen=True):
         due: when it wants to be driven, aware UTC, or None.
         blocked: why `run_due` passes it by, or None.
         completed: when it was closed, or None.
+        budget: what it may spend, None without a limit, and in pages.
+        spent: what it has spent, its children included; 0 in pages.
+        parent: run id of the run that started it as a child, or None, and in pages.
     """
 
     id: str
@@ -164,3 +178,6 @@ class RunRecord(msgspec.Struct, frozen=True):
     tags: Mapping[str, str] = {}
     blocked: Blocked | None = None
     lease_until: datetime | None = None
+    budget: float | None = None
+    spent: float = 0
+    parent: str | None = None

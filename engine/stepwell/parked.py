@@ -9,8 +9,10 @@ Cached machines are an old idea of servers of workflows, which call it sticky ex
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
+from collections import deque
 from collections.abc import MutableMapping
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -41,10 +43,13 @@ class Parked(Generic[R]):
         self._most = most
         self._runs: dict[str, R] = {}
         self._lock = threading.RLock()  # a signal's handler may send a signal
-        weakref.finalize(self, _close, self._runs)  # of an engine that nobody closes, at the latest at exit
+        weakref.finalize(self, _leave, self._runs)  # of an engine that nobody closes
+        _close_left()
 
     def keep(self, run: R) -> None:
         """Take a run over, whose last event is as the store has it; the caller must not use it any more."""
+        if _left:
+            _close_left()
         dropped = {run.run_id: run}
         if self._most and not run.machine.closed:
             with self._lock:
@@ -73,6 +78,26 @@ class Parked(Generic[R]):
         """In a forked child: what was kept stays the parent's, but for the generators, which are here as well."""
         self._lock = threading.RLock()
         _close(self._runs)
+
+
+_left: deque[MutableMapping[str, Any]] = deque()
+"""What engines kept that nobody closed. The garbage collector may find them in the midst of anything, such as a turn of
+another machine or a change of a context variable, where code of the user's must not run: it runs later."""
+
+
+def _leave(runs: MutableMapping[str, Any]) -> None:
+    _left.append(runs)
+
+
+@atexit.register
+def _close_left() -> None:
+    """Close what was left, at the next chance, at the latest at exit."""
+    while _left:
+        try:
+            runs = _left.popleft()
+        except IndexError:
+            break
+        _close(runs)
 
 
 def _close(runs: MutableMapping[str, Any]) -> None:

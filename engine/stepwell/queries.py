@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from . import events as e
-from .driving import known_workflow
+from .errands import known_workflow
 from .errors import NotFoundError
 from .loading import Parts, load, read_history
 from .outcomes import Outcome, RunRecord, WaitingFor
@@ -46,14 +46,32 @@ class Queries:
         record = record_of(head)
         start = next(read_history(self.parts.store, run_id, incarnation=head.incarnation))
         if isinstance(start, e.Start):
-            record = replace(record, input=codec.decode(start.input))
-        if head.closed:
-            last = newest_event(self.parts.store, head)
-            if isinstance(last, e.Complete):
-                record = replace(record, result=codec.decode(last.result))
-            elif isinstance(last, e.Error):
-                record = replace(record, failure=last.error)
+            parent = start.parent["runId"] if start.parent is not None else None
+            record = replace(record, input=codec.decode(start.input), budget=start.budget, parent=parent)
+        if not head.closed:
+            return replace(record, spent=self._spent(head))
+        last = newest_event(self.parts.store, head)
+        if isinstance(last, e.CLOSING):
+            record = replace(record, spent=last.spent)
+        if isinstance(last, e.Complete):
+            record = replace(record, result=codec.decode(last.result))
+        elif isinstance(last, e.Error):
+            record = replace(record, failure=last.error)
         return record
+
+    def _spent(self, head: RunHead) -> float:
+        """What an open run has spent, as its history tells, without its code."""
+        spent: float = 0
+        ended = set()
+        for event in read_history(self.parts.store, head.run_id, incarnation=head.incarnation):
+            if isinstance(event, (e.Start, e.Retry)):
+                spent += event.spent
+            elif isinstance(event, e.Spend):
+                spent += event.amount
+            elif isinstance(event, e.ChildResult) and event.child_id not in ended:
+                ended.add(event.child_id)
+                spent += event.spent
+        return spent
 
     def runs(self, where: HeadFilter, limit: int, after: str | None) -> list[RunRecord]:
         """A page of records, newest first."""

@@ -33,9 +33,9 @@ def outcome_of(codec: Codec, run_id: str, workflow: Workflow[..., Any] | None, l
         into = flow_result(workflow) if workflow is not None else Any
         return RunCompleted(run_id, codec.decode(last.result, into))
     if isinstance(last, e.Error):
-        return RunFailed(run_id, last.error)
+        return RunFailed(run_id, last.error, tuple(last.suppressed))
     if isinstance(last, e.Cancelled) and last.at is None:
-        return RunCancelled(run_id, last.reason)
+        return RunCancelled(run_id, last.reason, tuple(last.suppressed))
     raise CorruptHistoryError(f"run {run_id!r} is closed, and its history ends with a {last.kind!r} event")
 
 

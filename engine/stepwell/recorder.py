@@ -16,6 +16,7 @@ from .store import (
     Fenced,
     Head,
     Lease,
+    LeaseRequest,
     NotApplied,
     Store,
     Then,
@@ -24,6 +25,9 @@ from .store import (
 from .wire import to_draft
 
 __all__ = ["Recorder", "settle", "taken_over"]
+
+_ENVELOPE = 90
+"""Bytes of a record beside its body, about."""
 
 TRIES = 8
 """How often an append that was not applied, or whose outcome is not known, is tried again, with growing pauses."""
@@ -64,14 +68,16 @@ class Recorder:
     Attributes:
         lease: the right to write; renewed from another thread.
         seq: number of events that are in the history, as far as this session knows.
+        size: bytes of the history, about.
         lost: set when a renewal found that a newer session owns the run.
     """
 
-    def __init__(self, store: Store, clock: Clock, lease: Lease, seq: int) -> None:
+    def __init__(self, store: Store, clock: Clock, lease: Lease, seq: int, size: int = 0) -> None:
         self.store = store
         self.clock = clock
         self.lease = lease
         self.seq = seq
+        self.size = size
         self.lost = False
         self._count = 0
 
@@ -109,12 +115,45 @@ class Recorder:
         )
         if isinstance(outcome, (Committed, AlreadyCommitted)):
             self.seq = seq + len(records)
+            for record in records:
+                self.size += len(record.body) + _ENVELOPE
             return True
         if isinstance(outcome, Fenced):
             raise taken_over(lease, outcome.fence)
         if outcome.incarnation != lease.incarnation:
             raise LeaseLostError(f"run {lease.run_id!r} was reset or retried meanwhile")
         return False
+
+    def open_next(self, number: int, events: Sequence[e.EventBase], head: Head, request: LeaseRequest) -> Lease | None:
+        """Open the next incarnation, which ends this one; None when the tail has moved and has to be read first.
+
+        Raises:
+            LeaseLostError, StoreError, StoreUnavailableError: as `append`, also when the new lease is gone already.
+        """
+        lease, seq = self.lease, self.seq
+        records = [to_draft(event) for event in events]
+        outcome = settle(
+            lambda: self.store.open_incarnation(
+                lease.run_id,
+                number,
+                records,
+                head=head,
+                attempt_id=f"{lease.fence}-{seq}-next",
+                lease=request,
+                expected_seq=seq,
+                fence=lease.fence,
+            ),
+            self.clock,
+        )
+        if isinstance(outcome, Fenced):
+            raise taken_over(lease, outcome.fence)
+        if isinstance(outcome, Conflict):
+            if outcome.incarnation != lease.incarnation:
+                raise LeaseLostError(f"run {lease.run_id!r} was reset or retried meanwhile", run_id=lease.run_id)
+            return None
+        if outcome.lease is None:
+            raise LeaseLostError(f"run {lease.run_id!r} goes on elsewhere", run_id=lease.run_id)
+        return outcome.lease
 
     def give_up(self, head: Head) -> None:
         """Write the head and end the lease, wherever the tail is; a run that was closed meanwhile stays as it is."""

@@ -138,6 +138,13 @@ class Scheduler:
         self.pending.clear()
         self.verdict = verdict
 
+    def begin(self, gen: Generator[Any, Any, Any], path: str) -> None:
+        """Run another generator, now that the root has ended: how it ends is the verdict then."""
+        fiber = Fiber(gen, path)
+        self.verdict = None
+        self._fibers[id(gen)] = fiber
+        self._queue.append((fiber, None, None))
+
     def close(self) -> None:
         """Close the generators, innermost first; commands that they yield meanwhile are never performed."""
         fibers = list(self._fibers.values())
@@ -188,7 +195,7 @@ class Scheduler:
         if not command.numbered:
             return self.host.unnumbered(fiber, command)
         if fiber.cancel is not _NOT_CANCELLED:
-            stops = command.is_group or command.is_effect
+            stops = command.is_group or command.is_effect or command.is_child
             if command.is_wait or (stops and fiber.cancel is CancelState.DUE):
                 return self._throw_cancelled(fiber)
         at = f"{fiber.path}{fiber.count}"
@@ -318,7 +325,7 @@ class Scheduler:
         elif isinstance(waiting, Pending) and waiting.command.is_wait:
             fiber.cancel = CancelState.THROWN
             self.settle(waiting, error=Cancelled())
-        elif isinstance(waiting, Pending) and waiting.command.is_effect:
+        elif isinstance(waiting, Pending) and (waiting.command.is_effect or waiting.command.is_child):
             waiting.cancelling, waiting.lost = True, lost
 
 

@@ -38,6 +38,7 @@ def seal(
     offset: int,
     then: Then = "open",
     attempt_id: str | None = None,
+    left: int | None = None,
 ) -> list[bytes]:
     """Turn drafts into the lines that are stored: envelope first, CRC-32 of all bytes before it last.
 
@@ -47,6 +48,8 @@ def seal(
         offset: seq of the first record.
         then: kept in the last record when it is "closed", so that a store knows a closed run from its tail.
         attempt_id: kept in the first record, for outside writers only; 1 to 100 characters of `A-Za-z0-9._:-`.
+        left: kept in the first record of an incarnation that was opened while the one before it was open: how many
+            records that one holds, for good.
 
     Returns:
         One JSON object each, UTF-8, without a newline. All but the last of a batch carry `"more":true`, so that a
@@ -56,6 +59,8 @@ def seal(
     more, marks = len(records), b""
     if attempt_id is not None:
         marks = b'"attemptId":"%b",' % attempt_id.encode()
+    if left is not None:
+        marks = b'"left":%d,%b' % (left, marks)
     for record in records:
         more -= 1
         if more:
@@ -88,6 +93,7 @@ class Envelope(msgspec.Struct, frozen=True):
     then: Then
     attempt_id: str | None
     body: bytes
+    left: int | None = None
 
 
 def open_body(line: bytes, place: str = "") -> bytes:
@@ -152,13 +158,15 @@ def envelope(line: bytes, place: str = "") -> Envelope:
         then: Then = "open"
         if rest.startswith(b'"then":"closed",'):
             then, rest = "closed", rest[len(b'"then":"closed",') :]
-        attempt_id = None
+        attempt_id = left = None
+        if rest.startswith(b'"left":'):
+            left, rest = _number(rest, b'"left":')
         if rest.startswith(b'"attemptId":"'):
             end = rest.index(b'",')
             attempt_id, rest = rest[len(b'"attemptId":"') : end].decode("ascii"), rest[end + 2 :]
     except ValueError as e:
         raise CorruptHistoryError(f"{place or 'record'}: the envelope is malformed: {line[:120]!r}", place=place) from e
-    return Envelope(kind, session, offset, more, then, attempt_id, rest)
+    return Envelope(kind, session, offset, more, then, attempt_id, rest, left)
 
 
 def _number(rest: bytes, key: bytes) -> tuple[int, bytes]:

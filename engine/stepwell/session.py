@@ -16,28 +16,32 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 from msgspec.structs import replace
 
+from . import commands as c
 from . import events as e
 from . import lifecycle as lc
+from .ends import closing_event, next_events
 from .errors import CodecError, CorruptHistoryError, DivergenceError, InvalidInputError, LeaseLostError, StepwellError
-from .failures import failure_of
 from .fibers import Pending
 from .flights import Flights
 from .frontier import answer_to, suspend_event
+from .growth import Growth
+from .kin import Kin, next_look
+from .limits import HistoryLimitError
 from .loading import Loaded, Parts, blocked_by, load, make_head
 from .logs import logger
 from .outcomes import Outcome, Running, RunPaused, RunSuspended
 from .performers import NoThreadError
 from .reading import outcome_of
 from .recorder import Recorder, taken_over
+from .reports import Reports
 from .store import Lease, Status
 from .wire import read_tail
 
-__all__ = ["CODE_ERRORS", "PASSING", "STATUS", "Session"]
+__all__ = ["CODE_ERRORS", "PASSING", "STATUS", "GoesOn", "Session"]
 
-CODE_ERRORS = (DivergenceError, CodecError, InvalidInputError)
+CODE_ERRORS = (DivergenceError, CodecError, InvalidInputError, HistoryLimitError)
 """Code and history don't fit: the run is blocked, its history stays as it is."""
 
 PASSING = (MemoryError, OSError, NoThreadError)
@@ -53,6 +57,12 @@ POLL = 1.0
 """Seconds after which an owner that waits looks for events from outside, when nobody told it of any."""
 
 
+class GoesOn(msgspec.Struct, frozen=True):
+    """The run goes on in the next incarnation, whose lease this is."""
+
+    lease: Lease
+
+
 class Session:
     """Drives one run under one lease until it is parked or closed.
 
@@ -60,22 +70,25 @@ class Session:
         parts: what the engine works with.
         run: the run as its history has it.
         lease: the right to drive it.
+        kin: its parent and its children.
     """
 
-    def __init__(self, parts: Parts, run: Loaded, lease: Lease) -> None:
+    def __init__(self, parts: Parts, run: Loaded, lease: Lease, kin: Kin) -> None:
         self.parts = parts
         self.run = run
         self.machine = run.machine
         self.lease = lease
-        self.recorder = Recorder(parts.store, parts.environment.clock, lease, run.seq)
+        self.kin = kin
+        self.recorder = Recorder(parts.store, parts.environment.clock, lease, run.seq, run.size)
+        self.growth = Growth(parts, run.run_id)
         self.wakeup = threading.Event()
         self.told = False  # of an event from outside
         self.leaving = False
         self.contained: type[BaseException] | None = None  # what is this run's own fault, and blocks it
         self.flights = Flights(parts, run, self.wakeup)
+        self.reports = Reports(parts, run.run_id, self.flights, run.machine.spent)
         self._batch: list[e.EventBase] = []
         self._outcomes: dict[str, e.EventBase] = {}
-        self._dropped: dict[str, str] = {}  # step ids of steps that are cancelled, by `at`, for the listener
         self._write_first = False
         self._parked = False
 
@@ -97,8 +110,8 @@ class Session:
         self.flights.cancel_all()
         self.wakeup.set()
 
-    def drive(self) -> Outcome[Any]:
-        """Drive until parked or closed.
+    def drive(self) -> Outcome[Any] | GoesOn:
+        """Drive until parked or closed, or until the next incarnation is open.
 
         Raises:
             DivergenceError, CodecError, InvalidInputError: the run is blocked now.
@@ -133,7 +146,7 @@ class Session:
 
     # ---- one round
 
-    def _go_on(self) -> Outcome[Any] | None:
+    def _go_on(self) -> Outcome[Any] | GoesOn | None:
         """Do the next thing that is to be done; the outcome once there is nothing left."""
         machine, flights = self.machine, self.flights
         if machine.closed:
@@ -146,7 +159,11 @@ class Session:
             return None
         if self._answer_pure():
             return None
+        if machine.has_children and not machine.paused and self._tend_children():
+            return None
         if machine.status != "open" and not machine.paused:
+            if machine.status == "continue":
+                return self._continue_run()
             self._close_run()
             return None
         if not machine.paused and not self.leaving and (ready := flights.ready(machine)):
@@ -180,7 +197,7 @@ class Session:
             if event is not None:
                 moved = True
                 if isinstance(event, e.Cancelled):
-                    self._dropped[pending.at] = pending.step_id
+                    self.reports.dropped[pending.at] = pending.step_id
                 self._feed_pure(event)
                 if machine is not self.machine or machine.asking is not None or machine.paused:
                     break  # what came from outside, or from the code, is to be looked at first
@@ -195,8 +212,8 @@ class Session:
         else:
             self.machine.feed(event)
             self._batch.append(event)
-            if len(self._batch) >= MAX_BATCH:
-                self._append([])
+            if len(self._batch) >= MAX_BATCH and self._append([]):
+                self.growth.check(self.recorder, cleaning=self.machine.cancelled)
 
     def _record_outcomes(self) -> bool:
         """Write what effects came to, and only then feed it; False when the tail had moved."""
@@ -215,9 +232,36 @@ class Session:
             machine.fold(events)
         return True
 
+    def _tend_children(self) -> bool:
+        """Start children, and see to those that are under way; whether anything was written."""
+        machine, kin = self.machine, self.kin
+        for child in list(machine.abandoned):
+            kin.cancel(child)
+        begun: list[e.EventBase] = []
+        ended: list[e.ChildResult] = []
+        for pending in list(machine.pending.values()):
+            if not isinstance(pending.command, c.Child):
+                continue
+            if pending.recorded:
+                found = kin.look_after(pending)
+                if found is not None:
+                    ended.append(found)
+            elif not (pending.cancelling or self.leaving):
+                begun.append(kin.beginning(pending))
+        if begun:
+            self.growth.check(self.recorder, cleaning=machine.cancelled)
+        for events in (begun, ended):
+            if events and not self._append([*events]):
+                kin.look_again(ended)
+                return True
+            machine.fold(events)
+        return bool(begun or ended)
+
     def _launch(self, ready: list[Pending]) -> None:
         """Start the steps that are ready; all that they follow from is on disk before."""
         machine = self.machine
+        if self.recorder.seq >= self.growth.events or self.recorder.size >= self.growth.size:
+            self.growth.check(self.recorder, cleaning=machine.cancelled)
         begins = self.flights.begins(ready)
         if self._batch or begins:
             if not self._append(begins):
@@ -238,9 +282,10 @@ class Session:
                 self.run.last = written[-1]
             if self.parts.listens:
                 for event in written:
-                    self._tell_of(event)
+                    self.reports.tell_of(event, self.machine.budget)
             return True
         self._catch_up()
+        self.reports.spent = self.machine.spent
         return False
 
     def _catch_up(self) -> None:
@@ -277,10 +322,15 @@ class Session:
         """How long to wait in this thread for what comes next; None: park."""
         now = self.parts.now()
         dues = [] if self.machine.paused else self._dues()
-        if self.flights.under_way:
+        if self.flights.under_way or (self.kin.busy and not self.leaving):
             soon = [(d - now).total_seconds() for d in (*dues, *self.flights.deadlines())]
             return max(0.0, min([POLL, *soon]))
-        if dues and not self.leaving and (seconds := (min(dues) - now).total_seconds()) <= self.parts.park_after:
+        if (
+            dues
+            and not self.leaving
+            and not self.kin.agenda
+            and (seconds := (min(dues) - now).total_seconds()) <= self.parts.park_after
+        ):
             return min(POLL, max(0.0, seconds))
         return None
 
@@ -292,6 +342,8 @@ class Session:
     def _wait(self, seconds: float) -> None:
         if self._batch and not self._append([]):
             return
+        if self.kin.agenda:
+            self.kin.hand_over(self.wakeup)
         self.parts.environment.clock.wait(self.wakeup, seconds)
         self.wakeup.clear()
         if self.told or not self.flights.landed():
@@ -310,7 +362,9 @@ class Session:
             waits = [suspend_event(p, parts.now()) for p in machine.waits if not p.recorded]
             left = self.flights.ready(machine)  # for whoever comes next, when this session was told to leave
             status, due = ("pending", parts.now()) if left else ("suspended", min(self._dues(), default=None))
-        head = make_head(parts, self.run.start, status, machine=machine, due=due)
+        look = next_look(list(machine.pending.values()), parts.now()) if machine.has_children else None
+        wanted = min((one for one in (due, look) if one is not None), default=None)
+        head = make_head(parts, self.run.start, status, machine=machine, due=wanted)
         if not self._append(waits, head=head, release=True):
             return None
         self._keep(waits)
@@ -320,7 +374,8 @@ class Session:
             return Running(run_id)
         if status == "paused":
             return RunPaused(run_id)
-        return RunSuspended(run_id, waiting_for, head.waiting[0].reason if head.waiting else None, due)
+        reason = head.waiting[0].reason if head.waiting else None
+        return RunSuspended(run_id, waiting_for, reason, due, tuple(machine.children))
 
     def _keep(self, waits: list[e.EventBase]) -> None:
         """Keep the parked run in memory, as far as there is room."""
@@ -332,21 +387,26 @@ class Session:
             self._parked = True
             self.parts.parked.keep(run)
 
+    def _continue_run(self) -> GoesOn | None:
+        """Open the next incarnation, which ends this one; None when something came between."""
+        machine, parts, run = self.machine, self.parts, self.run
+        if self._batch and not self._append([]):
+            return None
+        number = run.incarnation + 1
+        events = next_events(run, machine, self.recorder.seq, parts.stamp())
+        head = make_head(parts, run.start, "pending", due=parts.now())
+        lease = self.recorder.open_next(number, events, head, parts.lease_request())
+        if lease is None:
+            self._catch_up()
+            return None
+        parts.tell(lc.RunContinued(run.run_id, number))
+        return GoesOn(lease)
+
     def _close_run(self) -> None:
         """Write the closing event, and feed it."""
         machine, parts = self.machine, self.parts
-        stamp = parts.stamp()
-        state = Raw(_object(machine.state)) if machine.state else e.UNSET
-        event: e.EventBase
-        if machine.status == "complete":
-            event = e.Complete(result=Raw(machine.result_raw), state=state, timestamp=stamp)
-        elif machine.status == "cancelled":
-            event = e.Cancelled(reason=machine.cancel_reason, state=state, timestamp=stamp)
-        else:
-            assert machine.error is not None
-            cut = machine.cut()
-            cause = self.recorder.seq + len(self._batch) if cut is None else cut
-            event = e.Error(error=failure_of(machine.error), cause=cause, state=state, timestamp=stamp)
+        event = closing_event(machine, self.recorder.seq + len(self._batch), parts.stamp())
+        if machine.error is not None:
             logger.info("run %r failed", self.run.run_id, exc_info=machine.error)
         status = STATUS[machine.status]
         head = make_head(parts, self.run.start, status)
@@ -354,6 +414,8 @@ class Session:
             machine.feed(event)
             self.run.last = event
             parts.tell(lc.RunClosed(self.run.run_id, status, event.error if isinstance(event, e.Error) else None))
+            if self.run.start.parent is not None:
+                self.kin.tell_parent(event)
 
     def _ended(self) -> Outcome[Any]:
         return outcome_of(self.parts.codec, self.run.run_id, self.run.workflow, self.run.last)
@@ -378,19 +440,3 @@ class Session:
             self.parts.store.release(self.recorder.lease)
         except Exception as failed:  # noqa: BLE001 - the lease lapses by itself
             logger.warning("the lease of run %r could not be released: %s", self.run.run_id, failed)
-
-    def _tell_of(self, event: e.EventBase) -> None:
-        parts, run_id = self.parts, self.run.run_id
-        if isinstance(event, e.Wake):
-            parts.tell(lc.TimerFired(run_id, event.at))
-        elif isinstance(event, e.Emit):
-            parts.tell(lc.ValueEmitted(run_id, parts.codec.decode(event.value), event.topic))
-        elif isinstance(event, e.Cancelled) and event.at is not None:
-            parts.tell(lc.StepDropped(run_id, self._dropped.pop(event.at, ""), event.at))
-        elif isinstance(event, (e.Step, e.Attempt)):
-            self.flights.tell_of(event)
-
-
-def _object(members: dict[str, bytes]) -> bytes:
-    """A JSON object of members that are encoded already."""
-    return b"{" + b",".join(msgspec.json.encode(name) + b":" + raw for name, raw in members.items()) + b"}"

@@ -280,11 +280,16 @@ class Store(Protocol):
         head: Head,
         attempt_id: str,
         lease: LeaseRequest | None = None,
+        expected_seq: int | None = None,
+        fence: int | None = None,
     ) -> AppendOutcome:
-        """Open incarnation number `incarnation` (the current one plus 1) with its first records; only if closed.
+        """Open incarnation number `incarnation` (the current one plus 1) with its first records.
 
-        The fence rises by one and the records are sealed with it. Conflict when the run is open or its number is
-        another. `AlreadyCommitted` when this very attempt opened it. Raises NotFoundError.
+        Only if the current one is closed; or, with `expected_seq` and `fence`, by the owner of the open one, which ends
+        there: its history stays as it is. The fence rises by one and the records are sealed with it. A lease that comes
+        with it has that fence; the owner's old one is void. Conflict when the run is open (closed, for an owner), the
+        tail elsewhere, or the number another; `Fenced` as for `append`. `AlreadyCommitted` when this very attempt
+        opened it. Raises NotFoundError.
         """
         ...
 

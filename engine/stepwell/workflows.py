@@ -9,7 +9,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from attrs import field, frozen
 
-from .commands import Flow
+from .command import Flow
 from .errors import InvalidInputError
 from .retry import RetryPolicy
 
@@ -28,12 +28,14 @@ class Workflow(Generic[P, R]):
         name: name in histories and in the engine's registry.
         version: version in histories; several versions of one name may live in one engine.
         retry: default retry policy of its steps; None leaves it to the engine.
+        recursive: whether it may be its own descendant.
     """
 
     fn: Callable[P, Flow[R]]
     name: str = field(kw_only=True)
     version: str = field(kw_only=True, default="1")
     retry: RetryPolicy | None = field(kw_only=True, default=None)
+    recursive: bool = field(kw_only=True, default=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.fn.__doc__)
@@ -73,7 +75,7 @@ class Workflow(Generic[P, R]):
 def workflow(fn: Callable[P, Flow[R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, version: str = "1", retry: RetryPolicy | None = None
+    *, name: str | None = None, version: str = "1", retry: RetryPolicy | None = None, recursive: bool = False
 ) -> Callable[[Callable[P, Flow[R]]], Workflow[P, R]]: ...
 def workflow(
     fn: Callable[..., Any] | None = None,
@@ -82,6 +84,7 @@ def workflow(
     name: str | None = None,
     version: str = "1",
     retry: RetryPolicy | None = None,
+    recursive: bool = False,
 ) -> Any:
     """Make a workflow of a generator function; nothing is registered anywhere until an `Engine` is given it.
 
@@ -89,6 +92,7 @@ def workflow(
         name: name in histories; the function's own when None.
         version: printable text; change it when running runs must stay on the old code.
         retry: default retry policy of its steps.
+        recursive: whether a Child of it may begin among its own descendants.
 
     Raises:
         InvalidInputError: the function is no generator function (it has no `yield`, or is async), takes keyword-only or
@@ -103,8 +107,8 @@ def workflow(
         <workflow double version 1>
     """
     if fn is None:
-        return lambda f: _make(f, name, version, retry)
-    return _make(fn, name, version, retry)
+        return lambda f: _make(f, name, version, retry, recursive)
+    return _make(fn, name, version, retry, recursive)
 
 
 def check_workflow(value: object) -> Workflow[..., Any]:
@@ -115,7 +119,7 @@ def check_workflow(value: object) -> Workflow[..., Any]:
     return value
 
 
-def _make(fn: Any, name: str | None, version: str, retry: RetryPolicy | None) -> Workflow[..., Any]:
+def _make(fn: Any, name: str | None, version: str, retry: RetryPolicy | None, recursive: bool) -> Workflow[..., Any]:
     if isinstance(fn, Workflow):
         raise InvalidInputError(f"{fn!r} is a workflow already")
     if not inspect.isgeneratorfunction(fn):
@@ -136,4 +140,4 @@ def _make(fn: Any, name: str | None, version: str, retry: RetryPolicy | None) ->
             raise InvalidInputError(f"a workflow's {what} must be printable text of 1 to 200 characters, got {text!r}")
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise InvalidInputError(f"a workflow's retry must be a RetryPolicy, got {retry!r}")
-    return Workflow(fn, name=chosen, version=version, retry=retry)
+    return Workflow(fn, name=chosen, version=version, retry=retry, recursive=bool(recursive))

@@ -51,6 +51,7 @@ from .rules import (
     check_append,
     check_first,
     check_lease,
+    check_opening,
     check_run_id,
     earlier,
     matches,
@@ -148,9 +149,12 @@ class JsonlStore:
         head: Head,
         attempt_id: str,
         lease: LeaseRequest | None = None,
+        expected_seq: int | None = None,
+        fence: int | None = None,
     ) -> AppendOutcome:
-        """Open the next incarnation of a closed run; see the port."""
+        """Open the next incarnation; see the port."""
         check_first(run_id, records, attempt_id, lease)
+        check_opening(run_id, expected_seq, fence)
 
         def work(_stem: str, run: Run | None) -> AppendOutcome:
             if run is None:
@@ -158,11 +162,11 @@ class JsonlStore:
             if 0 < incarnation <= run.incarnation and self._runs.first_attempt(run, incarnation) == attempt_id:
                 asked = lease if incarnation == run.incarnation else None
                 return AlreadyCommitted(0, incarnation, *self._try_grant(run, asked))
-            if not run.closed or incarnation != run.incarnation + 1:
-                return run.position.conflict()
-            fence = run.fence + 1
-            lines = seal(records, session=fence, offset=0, attempt_id=attempt_id)
-            new = begun(run_id, incarnation, lines, fence, False, head, self._held(lease))
+            if (refused := run.position.refuses_opening(incarnation, expected_seq, fence)) is not None:
+                return refused
+            rises = run.fence + 1
+            lines = seal(records, session=rises, offset=0, attempt_id=attempt_id, left=expected_seq)
+            new = begun(run_id, incarnation, lines, rises, False, head, self._held(lease))
             return Committed(0, incarnation, self._begin(new, lines))
 
         return self._bell.due.told(self._access.attempt(run_id, work), head.due)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from msgspec import structs
 
 from stepwell.errors import CorruptHistoryError
-from stepwell.store import envelope
+from stepwell.store import Envelope, envelope
 
 from .jsonl_files import Directory
 from .jsonl_heads import Fence, Held, Run, begun, fence_bytes, fence_from, head_bytes, head_from, journal
@@ -156,7 +156,7 @@ class Runs:
             path = self._files.file(name)
             if current:
                 check_tail(run, found, path)
-            elif not found.closed:
+            elif not found.closed and self.left(run.stem, incarnation) != found.seq + len(found.lines):
                 count = found.seq + len(found.lines)
                 raise found.wrong or CorruptHistoryError(
                     f"{path}: holds {count} records and is not closed, though a later incarnation is there; "
@@ -177,13 +177,20 @@ class Runs:
 
     def first_attempt(self, run: Run, incarnation: int) -> str | None:
         """The attempt that opened an incarnation."""
-        name = journal(run.stem, incarnation)
+        return self._first(journal(run.stem, incarnation)).attempt_id
+
+    def left(self, stem: str, incarnation: int) -> int | None:
+        """How many records an incarnation held when its owner opened the next one; None when it was closed then."""
+        return self._first(journal(stem, incarnation + 1)).left
+
+    def _first(self, name: str) -> Envelope:
+        """The envelope of the first record of a journal."""
         first = b""
         for part in self._parts(name):
             first += part
             if b"\n" in part:
                 break
-        return envelope(first.partition(b"\n")[0], self._files.file(name)).attempt_id
+        return envelope(first.partition(b"\n")[0], self._files.file(name))
 
     def find(self, run: Run, incarnation: int, attempt_id: str) -> int | None:
         """The seq of the record that an attempt began with; None when it isn't in this incarnation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
@@ -76,7 +76,7 @@ def _run(files: Directory, runs: Runs, stem: str) -> Iterator[Verified]:
     newest = max(numbers, default=-1)
     for number in sorted({*numbers, *range(min(newest + 1, len(numbers) + _GAP))}):
         mine = known if known is not None and known.incarnation == number else None
-        part = _journal(files, stem, number, run_id, mine, closed=number < newest)
+        part = _journal(files, stem, number, run_id, mine, over=number < newest and (lambda n: runs.left(stem, n)))
         if run_id is None and wrong_fence is None and not part.unread:
             part = _broken(part, f"{stem}.fence, which has the run's id, is gone")
         if mine is not None and part.size < mine.size and not part.unread:
@@ -108,9 +108,15 @@ def _other(files: Directory, name: str, known: Run | None) -> Verified:
 
 
 def _journal(
-    files: Directory, stem: str, number: int, run_id: str | None, known: Run | None, *, closed: bool
+    files: Directory,
+    stem: str,
+    number: int,
+    run_id: str | None,
+    known: Run | None,
+    *,
+    over: Callable[[int], int | None] | Literal[False],
 ) -> Verified:
-    """One journal; `known` is its head, and `closed` whether it must be."""
+    """One journal; `known` is its head. `over`, when a later incarnation is there, tells where it was left open."""
     name = journal(stem, number)
     place = files.file(name)
     part = Verified(place, run_id, number)
@@ -130,11 +136,19 @@ def _journal(
     part = replace(part, records=found.lines)
     if not found.lines:
         return _broken(replace(part, problem=found.wrong), "holds no whole record")
-    if closed and not found.closed:
+    if over and not found.closed and not _left_there(over, number, len(found.lines)):
         return _broken(replace(part, problem=found.wrong), "is not closed, though a later incarnation is there")
     if found.torn:
         return replace(part, note=f"ends in {len(found.torn)} bytes that are torn and were never acknowledged")
     return part
+
+
+def _left_there(over: Callable[[int], int | None], number: int, count: int) -> bool:
+    """Whether an open journal ends where the next one says; when that one is damaged, that is told of it."""
+    try:
+        return over(number) == count
+    except (OSError, CorruptHistoryError):
+        return True
 
 
 def _tried(place: str, read: Callable[[], T]) -> tuple[T | None, Verified | None]:

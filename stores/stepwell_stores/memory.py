@@ -39,6 +39,7 @@ from .rules import (
     check_append,
     check_first,
     check_lease,
+    check_opening,
     check_run_id,
     earlier,
     matches,
@@ -138,17 +139,20 @@ class MemoryStore(ForkAware):
         head: Head,
         attempt_id: str,
         lease: LeaseRequest | None = None,
+        expected_seq: int | None = None,
+        fence: int | None = None,
     ) -> AppendOutcome:
-        """Open the next incarnation of a closed run; see the port."""
+        """Open the next incarnation; see the port."""
         check_first(run_id, records, attempt_id, lease)
+        check_opening(run_id, expected_seq, fence)
         with self._changed:
             run = self._run(run_id)
             if run.attempts.get(attempt_id) == (incarnation, 0):
                 return AlreadyCommitted(0, incarnation, *self._regrant(run, lease, incarnation))
-            if not run.closed or incarnation != run.incarnation + 1:
-                return run.position.conflict()
+            if (refused := run.position.refuses_opening(incarnation, expected_seq, fence)) is not None:
+                return refused
             run.fence += 1
-            run.histories.append(seal(records, session=run.fence, offset=0, attempt_id=attempt_id))
+            run.histories.append(seal(records, session=run.fence, offset=0, attempt_id=attempt_id, left=expected_seq))
             run.attempts[attempt_id] = (incarnation, 0)
             run.head, run.closed = head, False
             self._changed.notify_all()

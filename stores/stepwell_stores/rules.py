@@ -71,6 +71,14 @@ class Position(msgspec.Struct, frozen=True):
             return Fenced(self.fence)
         return self.refuses_outside(incarnation, expected_seq)
 
+    def refuses_opening(
+        self, incarnation: int, expected_seq: int | None, fence: int | None
+    ) -> Fenced | Conflict | None:
+        """Why this incarnation may not be opened; None when it may."""
+        if fence is not None and expected_seq is not None:  # the owner of the one before, which is open
+            return self.refuses_owner(incarnation - 1, expected_seq, fence)
+        return None if self.closed and incarnation == self.incarnation + 1 else self.conflict()
+
     def refuses_outside(self, incarnation: int | None, expected_seq: int | None) -> Conflict | None:
         """Why an outside append may not be written; None when it may."""
         if self.closed or incarnation not in (None, self.incarnation) or expected_seq not in (None, self.seq):
@@ -115,6 +123,12 @@ def check_first(run_id: str, records: Sequence[Draft], attempt_id: str, lease: L
     check_lease(lease)
     if not records:
         raise InvalidInputError(f"run {run_id!r}: a history begins with at least one record")
+
+
+def check_opening(run_id: str, expected_seq: int | None, fence: int | None) -> None:
+    """Check what the owner of an open incarnation gives, who opens the next one."""
+    if (expected_seq is None) != (fence is None):
+        raise InvalidInputError(f"run {run_id!r}: an owner (fence={fence}) names expected_seq too, others neither")
 
 
 def check_append(

@@ -39,7 +39,17 @@ from . import sqlite_rows as sql
 from .bell import Bell
 from .filesystems import is_network, kind_of
 from .liveness import Owners
-from .rules import Clock, check_append, check_first, check_lease, check_run_id, earlier, micros, system_clock
+from .rules import (
+    Clock,
+    check_append,
+    check_first,
+    check_lease,
+    check_opening,
+    check_run_id,
+    earlier,
+    micros,
+    system_clock,
+)
 from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
 from .sqlite_history import advance, found, insert, lines_of, made_by, refusal
 from .sqlite_leases import Leases
@@ -131,9 +141,12 @@ class SqliteStore:
         head: Head,
         attempt_id: str,
         lease: LeaseRequest | None = None,
+        expected_seq: int | None = None,
+        fence: int | None = None,
     ) -> AppendOutcome:
-        """Open the next incarnation of a closed run; see the port."""
+        """Open the next incarnation; see the port."""
         check_first(run_id, records, attempt_id, lease)
+        check_opening(run_id, expected_seq, fence)
 
         def work(db: sqlite3.Connection) -> AppendOutcome:
             row = found(db, run_id)
@@ -142,15 +155,15 @@ class SqliteStore:
                 if row.incarnation == incarnation:
                     granted = self._leases.grant(db, row, lease)
                 return AlreadyCommitted(0, incarnation, *granted)
-            if not row.closed or incarnation != row.incarnation + 1:
-                return row.position.conflict()
-            fence = row.fence + 1
-            lines = seal(records, session=fence, offset=0, attempt_id=attempt_id)
+            if (refused := row.position.refuses_opening(incarnation, expected_seq, fence)) is not None:
+                return refused
+            new = row.fence + 1
+            lines = seal(records, session=new, offset=0, attempt_id=attempt_id, left=expected_seq)
             values = (head.updated, *sql.head_values(head))
-            db.execute(sql.REOPEN, (incarnation, len(lines), fence, *values, run_id))
+            db.execute(sql.REOPEN, (incarnation, len(lines), new, *values, run_id))
             insert(db, run_id, incarnation, 0, lines)
             db.execute(sql.INSERT_ATTEMPT, (run_id, attempt_id, incarnation, 0))
-            first = self._leases.first(db, run_id, incarnation, fence, len(lines), lease)
+            first = self._leases.first(db, run_id, incarnation, new, len(lines), lease)
             return Committed(0, incarnation, first)
 
         return self._bell.due.told(self._attempt(work), head.due)

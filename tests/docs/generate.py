@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 import stepwell
-from stepwell import Command, StepwellError, errors, events, lifecycle, testing
+from stepwell import Command, StepwellError, errors, events, lifecycle, limits, testing
 from stepwell.cli import mistakes, options
 from stepwell.worker import Worker
 from stepwell_stores import open_store
@@ -38,7 +38,7 @@ SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example):$")
 # The names of `stepwell` by section; errors have a table of their own.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "workflows": ("workflow", "Workflow", "Flow", "step", "get_logger"),
-    "engine": ("Engine",),
+    "engine": ("Engine", "HistoryLimit"),
     "outcomes": (
         "Outcome",
         "RunCompleted",
@@ -202,6 +202,7 @@ def commands() -> list[str]:
 def command_names() -> list[str]:
     """The commands that `stepwell` exports, in the order in which one learns them."""
     first = ["Step", "Suspend", "Sleep", "All", "Race", "Now", "Random", "Uuid", "Emit", "SetState", "Patched"]
+    first += ["Child", "ContinueAsNew", "Spend", "Compensate"]
     found = {name for name in stepwell.__all__ if _is_command(getattr(stepwell, name))}
     return [name for name in first if name in found] + sorted(found - set(first))
 
@@ -251,15 +252,16 @@ def error_table() -> list[str]:
 
 
 def _below(cls: type[StepwellError]) -> Iterator[type[StepwellError]]:
-    """A class of `stepwell.errors` and those below it, in the order of the module."""
-    for value in vars(errors).values():
-        if inspect.isclass(value) and issubclass(value, cls) and value.__module__ == errors.__name__:
-            yield value
+    """A class of `stepwell.errors` and those below it, `stepwell.limits` included, in the order of the modules."""
+    for module in (errors, limits):
+        for value in vars(module).values():
+            if inspect.isclass(value) and issubclass(value, cls) and value.__module__ == module.__name__:
+                yield value
 
 
 def thrown_table() -> list[str]:
     """What workflows catch."""
-    names = ("StepFailed", "StepInterrupted", "TimedOut", "SignalRejected", "Cancelled")
+    names = ("StepFailed", "StepInterrupted", "ChildFailed", "TimedOut", "SignalRejected", "Cancelled")
     rows = []
     for name in names:
         cls = getattr(errors, name)

@@ -52,7 +52,7 @@ def test_it_shows_the_unit_test_of_that_workflow_by_fake_history() -> None:
 
 def test_every_type_of_record_is_in_the_table_of_what_is_recorded_when() -> None:
     table = TEXT.partition("## What is recorded when")[2].partition("\n## ")[0]
-    recorded = set(re.findall(r"`([a-z]+)`", table))
+    recorded = set(re.findall(r"`([a-zA-Z]+)`", table))
     assert [] == sorted(events.EVENT_TYPES.keys() - recorded - {"retry"})
 
 

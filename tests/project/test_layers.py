@@ -22,9 +22,11 @@ ROOTS = {"stepwell": ROOT / "engine" / "stepwell", "stepwell_stores": ROOT / "st
 FLOORS = {
     # 0: every error, with a stable code
     "errors": 0,
+    "limits": 0,
     "digests": 0,
     # 1: the instruction set and what a history may hold: frozen data
     "commands": 1,
+    "children": 1,
     "steps": 1,
     "groups": 1,
     "command": 1,
@@ -55,6 +57,7 @@ FLOORS = {
     "divergence": 3,
     "incarnations": 3,
     "machine": 3,
+    "handlers": 3,
     "mailbox": 3,
     "scheduler": 3,
     # 4: what performs and records
@@ -82,6 +85,12 @@ FLOORS = {
     "pools": 4,
     "performers": 4,
     "session": 4,
+    "ends": 4,
+    "errands": 4,
+    "growth": 4,
+    "kin": 4,
+    "reports": 4,
+    "writing": 4,
     # 5: programs around an engine; none imports another
     "__main__": 5,
     "board": 5,

@@ -32,6 +32,12 @@ FULL: list[e.EventBase] = [
         tags={"team": "a"},
         source={"runId": "r", "incarnation": 1, "offset": 4},
         prefix=3,
+        budget=100,
+        spent=2.5,
+        parent={"runId": "p", "incarnation": 0, "at": "1"},
+        ancestors=["boss"],
+        max_depth=3,
+        seen=["i"],
         timestamp=STAMP,
     ),
     e.Step(
@@ -49,19 +55,28 @@ FULL: list[e.EventBase] = [
     e.Uuid(at="0", value="0d0ec0fe-6d39-4c5d-9a52-0b9d8f3f6a01", timestamp=STAMP),
     e.Patch(change_id="fix", timestamp=STAMP),
     e.Emit(at="0", value=Raw(b"1"), topic="t", timestamp=STAMP),
+    e.Spend(at="0", amount=3, label="tokens", timestamp=STAMP),
+    e.Child(at="0", child_id="r/0:0", workflow="w", version="1", inputs="d", detached=True, budget=5, timestamp=STAMP),
+    e.ChildResult(at="0", child_id="c", status="completed", result=Raw(b"1"), spent=2, timestamp=STAMP),
+    e.ChildResult(at="0", child_id="c", status="failed", error=FAILURE, timestamp=STAMP),
     e.Cancel(reason="why", timestamp=STAMP),
     e.Cancelled(at="0", timestamp=STAMP),
-    e.Cancelled(reason="why", forced=True, state=Raw(b"{}"), timestamp=STAMP),
+    e.Cancelled(reason="why", forced=True, state=Raw(b"{}"), spent=1, suppressed=[FAILURE], timestamp=STAMP),
     e.Pause(reason="why", timestamp=STAMP),
     e.Unpause(timestamp=STAMP),
-    e.Complete(result=Raw(b'"done"'), state=Raw(b'{"a":1}'), timestamp=STAMP),
-    e.Error(error=FAILURE, cause=3, state=Raw(b"{}"), timestamp=STAMP),
-    e.Retry(cut=3, patches={"fix": False}, timestamp=STAMP),
+    e.Complete(result=Raw(b'"done"'), state=Raw(b'{"a":1}'), spent=1, timestamp=STAMP),
+    e.Error(error=FAILURE, cause=3, state=Raw(b"{}"), spent=1, suppressed=[FAILURE], timestamp=STAMP),
+    e.Retry(cut=3, patches={"fix": False}, spent=1, timestamp=STAMP),
 ]
 """Every kind of event with everything that it may hold."""
 
 KEYS = {
-    "start": ["workflow", "version", "input", "incarnation", "epoch", "tags", "source", "prefix"],
+    "start": [
+        *("workflow", "version", "input", "incarnation", "epoch", "tags", "source", "prefix", "budget", "spent"),
+        *("parent", "ancestors", "maxDepth", "seen"),
+    ],
+    "spend": ["at", "amount", "label"],
+    "child": ["at", "childId", "workflow", "version", "inputs", "detached", "budget"],
     "attempt": ["at", "stepId", "attempt", "error", "due"],
     "begin": ["at", "stepId", "name"],
     "suspend": ["at", "waitingFor", "wait", "reason", "due", "show"],
@@ -76,9 +91,9 @@ KEYS = {
     "cancel": ["reason"],
     "pause": ["reason"],
     "unpause": [],
-    "complete": ["result", "state"],
-    "error": ["error", "cause", "state"],
-    "retry": ["cut", "patches"],
+    "complete": ["result", "state", "spent"],
+    "error": ["error", "cause", "state", "spent", "suppressed"],
+    "retry": ["cut", "patches", "spent"],
 }
 
 
@@ -147,8 +162,9 @@ def test_a_payload_keeps_its_bytes() -> None:
 
 def test_owners_events_have_a_path_and_outside_events_have_none() -> None:
     outside = {event.kind for event in FULL if isinstance(event, e.OUTSIDE)}
-    assert {"resume", "cancel", "pause", "unpause"} == outside
-    assert all(event.at is None for event in FULL if isinstance(event, e.OUTSIDE))
+    assert {"resume", "cancel", "pause", "unpause", "childResult"} == outside
+    pathless = [event for event in FULL if isinstance(event, e.OUTSIDE) and not isinstance(event, e.ChildResult)]
+    assert all(event.at is None for event in pathless)
 
 
 def test_events_are_frozen() -> None:

@@ -18,7 +18,7 @@ from ..fibers import Pending, describe
 from ..frontier import default_of
 from ..inputs import encode_input
 from ..machine import Machine
-from ..results import result_type
+from ..results import flow_result, result_type
 from ..signals import payload
 from ..workflows import Workflow, check_workflow
 from .answers import Answer, WrongAnswerError, returned  # noqa: F401 - for the doctest
@@ -29,7 +29,8 @@ __all__ = ["Replay", "replay"]
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-_VALUES = (c.Step, c.Now, c.Random, c.Uuid, c.Emit)
+_VALUES = (c.Step, c.Child, c.Now, c.Random, c.Uuid, c.Emit)
+_BY_THEMSELVES = (c.Emit, c.Spend)
 _OWN = ("returned", "raised", "fired", "cancelled")
 
 
@@ -40,10 +41,12 @@ class Replay(Generic[R]):
         status: "open", "complete", "error" or "cancelled".
         commands: every command that was issued, as (at, command), in order.
         events: the events that the answers came to.
-        emitted: values of Emit, in order; a fake history need not answer them.
+        emitted: values of Emit, in order; a fake history need not answer them, nor any Spend.
     """
 
-    def __init__(self, workflow: Workflow[..., Any], inputs: tuple[Any, ...], codec: Codec) -> None:
+    def __init__(
+        self, workflow: Workflow[..., Any], inputs: tuple[Any, ...], codec: Codec, budget: float | None = None
+    ) -> None:
         self.codec = codec
         self.commands: list[tuple[str, c.Command[Any]]] = []
         self.emitted: list[Any] = []
@@ -51,6 +54,7 @@ class Replay(Generic[R]):
             workflow=workflow.name,
             version=workflow.version,
             input=encode_input(codec, workflow, inputs),
+            budget=budget,
             timestamp=e.instant(EPOCH),
         )
         self.events: list[e.EventBase] = [start]
@@ -105,6 +109,11 @@ class Replay(Generic[R]):
         return self.machine.error
 
     @property
+    def spent(self) -> float:
+        """What the workflow has spent so far."""
+        return self.machine.spent
+
+    @property
     def state(self) -> dict[str, Any]:
         """What SetState left."""
         return {name: self.codec.decode(raw) for name, raw in self.machine.state.items()}
@@ -142,17 +151,20 @@ class Replay(Generic[R]):
             self.emitted.append(self.codec.decode(event.value))
 
     def settle(self, *, old: bool = False) -> None:
-        """Answer each Emit, unless a recorded history does: there is nothing that a test could say of it.
+        """Answer each Emit and Spend, unless a recorded history does: there is nothing that a test could say of it.
 
         Args:
             old: while Patched is asked, answer as a run that was recorded before the patch.
         """
         while not self._recorded and (old or self.machine.asking is None):
-            emit = next((p for p in self._reachable() if isinstance(p.command, c.Emit)), None)
-            if emit is None or not isinstance(emit.command, c.Emit):
+            asked = next((p for p in self._reachable() if isinstance(p.command, _BY_THEMSELVES)), None)
+            if asked is None:
                 return
-            value = Raw(self.codec.encode(emit.command.value))
-            self._feed(e.Emit(at=emit.at, value=value, topic=emit.command.topic))
+            command = asked.command
+            if isinstance(command, c.Spend):
+                self._feed(e.Spend(at=asked.at, amount=command.amount, label=command.label or None))
+            elif isinstance(command, c.Emit):
+                self._feed(e.Emit(at=asked.at, value=Raw(self.codec.encode(command.value)), topic=command.topic))
 
     def _events_of(self, answer: Answer) -> list[e.EventBase]:
         stamp = e.instant(EPOCH)
@@ -171,6 +183,8 @@ class Replay(Generic[R]):
         pending = self._addressed(answer)
         if answer.kind == "fired":
             return self._fire(pending, stamp)
+        if isinstance(pending.command, c.Child):
+            return self._child(answer, pending, pending.command, stamp)
         if answer.kind == "cancelled":
             if not pending.cancelling:
                 raise self._wrong(answer, f"nobody cancels {_words(pending)}")
@@ -181,7 +195,7 @@ class Replay(Generic[R]):
         """The pending command that an answer is for: the addressed one, else the oldest that it can answer."""
         kinds: tuple[type[Any], ...] = _VALUES
         if answer.kind in ("raised", "cancelled"):
-            kinds = (c.Step,)
+            kinds = (c.Step, c.Child)
         elif answer.kind == "fired":
             kinds = (c.Sleep, c.Suspend)
         fit = [
@@ -208,6 +222,30 @@ class Replay(Generic[R]):
             told.feed(event)
         told.close()
         return list(told.pending.values())
+
+    def _child(self, answer: Answer, pending: Pending, child: c.Child[Any], stamp: str) -> list[e.EventBase]:
+        """That a child was started, unless it is known already, and how it ended."""
+        events: list[e.EventBase] = []
+        child_id = pending.child or child.run_id or f"replay/0:{pending.at}"
+        if not pending.recorded:
+            events.append(
+                e.Child(
+                    at=pending.at,
+                    child_id=child_id,
+                    workflow=child.label,
+                    version=child.workflow.version,
+                    detached=child.detached,
+                    timestamp=stamp,
+                )
+            )
+        how: dict[str, Any] = {"status": "started" if child.detached else "completed"}
+        if answer.kind == "cancelled":
+            how["status"] = "cancelled"
+        elif answer.kind == "raised":
+            how = {"status": "failed", "error": failure_of(answer.value)}
+        elif not child.detached:
+            how["result"] = self._encoded(answer, flow_result(child.workflow))
+        return [*events, e.ChildResult(at=pending.at, child_id=child_id, timestamp=stamp, **how)]
 
     def _outcome(self, answer: Answer, pending: Pending, stamp: str) -> e.EventBase:
         command = pending.command
@@ -288,6 +326,7 @@ def replay(
     workflow: Callable[[*Ts], c.Flow[R]],
     *inputs: *Ts,
     history: Iterable[Answer | e.EventBase] = (),
+    budget: float | None = None,
     codec: Codec | None = None,
 ) -> Replay[R]:
     """Run a workflow against a fake history and give where it stands; nothing is performed.
@@ -296,6 +335,7 @@ def replay(
         workflow: what `@workflow` made.
         inputs: its arguments.
         history: answers in order, or recorded events (a leading `start` is skipped, its input is not used).
+        budget: what the run may spend.
         codec: the engine's codec, when it is not the default one.
 
     Raises:
@@ -311,7 +351,7 @@ def replay(
         >>> replay(hello, "ada", history=[returned("ADA")]).result
         'ADA!'
     """
-    run: Replay[R] = Replay(check_workflow(workflow), inputs, codec or Codec())
+    run: Replay[R] = Replay(check_workflow(workflow), inputs, codec or Codec(), budget)
     for answer in history:
         if not isinstance(answer, e.Start):
             run.feed(answer)

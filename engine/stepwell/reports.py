@@ -1,0 +1,52 @@
+"""What a session tells the listener of the events that it has written. Floor 4."""
+
+from __future__ import annotations
+
+from . import events as e
+from . import lifecycle as lc
+from .flights import Flights
+from .loading import Parts
+
+__all__ = ["Reports"]
+
+
+class Reports:
+    """Tells of recorded events, once each.
+
+    Args:
+        parts: what the engine works with.
+        run_id: the run.
+        flights: knows what the record of a step doesn't tell.
+
+    Attributes:
+        dropped: step ids of steps that are cancelled, by `at`.
+        spent: what the run has spent, as far as it is on disk.
+    """
+
+    def __init__(self, parts: Parts, run_id: str, flights: Flights, spent: float) -> None:
+        self.dropped: dict[str, str] = {}
+        self._parts = parts
+        self._run_id = run_id
+        self._flights = flights
+        self.spent = spent
+
+    def tell_of(self, event: e.EventBase, budget: float | None) -> None:
+        """Tell that an event is recorded."""
+        parts, run_id = self._parts, self._run_id
+        if isinstance(event, (e.Step, e.Attempt)):
+            self._flights.tell_of(event)
+        elif isinstance(event, e.Wake):
+            parts.tell(lc.TimerFired(run_id, event.at))
+        elif isinstance(event, e.Emit):
+            parts.tell(lc.ValueEmitted(run_id, parts.codec.decode(event.value), event.topic))
+        elif isinstance(event, e.Cancelled) and event.at is not None:
+            parts.tell(lc.StepDropped(run_id, self.dropped.pop(event.at, ""), event.at))
+        elif isinstance(event, e.Spend):
+            self.spent += event.amount
+            left = None if budget is None else budget - self.spent
+            parts.tell(lc.BudgetSpent(run_id, event.amount, event.label, self.spent, left))
+        elif isinstance(event, e.Child):
+            parts.tell(lc.ChildStarted(run_id, event.child_id, event.workflow, event.at))
+        elif isinstance(event, e.ChildResult):
+            self.spent += event.spent
+            parts.tell(lc.ChildEnded(run_id, event.child_id, event.status, event.at))
