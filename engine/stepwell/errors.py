@@ -53,6 +53,7 @@ __all__ = [
     "StoreUnavailableError",
     "Thrown",
     "TimedOut",
+    "TransactionError",
     "VersionMismatchError",
     "failed",
     "type_names",
@@ -233,6 +234,12 @@ class StoreMisconfiguredError(StoreError):
     """The store's address or settings are wrong: unknown scheme, not a database, no permission."""
 
     code = "STORE_MISCONFIGURED"
+
+
+class TransactionError(StepwellError):
+    """The function of a Transaction did what it may not: end the transaction, change stepwell's own tables, ..."""
+
+    code = "TRANSACTION"
 
 
 class LeaseLostError(StepwellError):

@@ -66,6 +66,7 @@ __all__ = [
     "Store",
     "Tail",
     "Then",
+    "Transactional",
     "Unknown",
     "Verified",
     "Waiting",
@@ -403,4 +404,42 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close all handles; further use raises ClosedError."""
+        ...
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """What a store has besides when it can take a program's own rows into its transactions: for `Transaction`.
+
+    It is looked for by its method, so that a wrapper may hand it on.
+    """
+
+    def transact(
+        self,
+        run_id: str,
+        incarnation: int,
+        expected_seq: int,
+        work: Callable[[Any], Sequence[Draft]],
+        *,
+        attempt_id: str,
+        fence: int,
+        seconds: float,
+    ) -> AppendOutcome:
+        """Call `work` with the store's connection, and append the records that it gives: one transaction.
+
+        The position is checked before, as an owner's append is: for `AlreadyCommitted`, `Fenced` and `Conflict` work is
+        not called. `attempt_id` is kept in the first record, by which a repeat finds its own. After `NotApplied`
+        nothing of it is there; after `Unknown` the same attempt is repeated, and calls work only if nothing was
+        committed.
+        No write of others shares the transaction. Work can neither end it nor change the store's own tables.
+
+        Args:
+            seconds: how long work may take. Statements are interrupted then, and what took longer is not committed.
+
+        Raises:
+            Exception: what `work` raises, and what the database says of its rows at the commit; all is undone.
+            StepTimeoutError: the seconds were over; all is undone.
+            TransactionError: work did what it may not, and hid that; all is undone.
+            NotFoundError: no such run.
+        """
         ...

@@ -71,8 +71,7 @@ class GroupCommit(Generic[D]):
             Exception: what `work` raises, and what `transact` does.
             StoreError: this thread is in the midst of a write already; nothing was written.
         """
-        if self._leader == threading.get_ident():
-            raise StoreError("a write was begun in the midst of another one, by a signal handler perhaps; do it later")
+        self.refuse_nested()
         write: _Write[D] = _Write(work)
         try:
             with self._lock:
@@ -98,6 +97,11 @@ class GroupCommit(Generic[D]):
         if write.error is not None:
             raise write.error
         return write.result  # type: ignore[no-any-return]
+
+    def refuse_nested(self) -> None:
+        """Raise StoreError when this thread is in the midst of a write already."""
+        if self._leader == threading.get_ident():
+            raise StoreError("a write was begun in the midst of another one, by a signal handler perhaps; do it later")
 
     def _lead(self, own: _Write[D]) -> None:
         """Write what waits; the first of it is this thread's own."""

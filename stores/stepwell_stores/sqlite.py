@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from stepwell.errors import NotFoundError
 from stepwell.store import (
@@ -54,6 +54,7 @@ from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
 from .sqlite_history import advance, found, insert, lines_of, made_by, refusal
 from .sqlite_leases import Leases
 from .sqlite_rows import Row, find
+from .sqlite_transact import transact
 from .sqlite_verify import verify
 
 __all__ = ["SqliteStore"]
@@ -204,6 +205,23 @@ class SqliteStore:
 
         done = self._attempt(work, guarded=True)  # by the condition of its UPDATE
         return self._bell.due.told(done, head.due if head is not None and release else None)
+
+    def transact(
+        self,
+        run_id: str,
+        incarnation: int,
+        expected_seq: int,
+        work: Callable[[Any], Sequence[Draft]],
+        *,
+        attempt_id: str,
+        fence: int,
+        seconds: float,
+    ) -> AppendOutcome:
+        """Commit a program's own rows together with records; see the port. `work` is given a `sqlite3.Connection`."""
+        check_append(run_id, incarnation, expected_seq, (), attempt_id, None, "open", fence, False, None)
+        done = transact(self._database, (run_id, incarnation, fence, expected_seq), work, attempt_id, seconds)
+        self._bell.ring()
+        return done
 
     def _append_outside(
         self,

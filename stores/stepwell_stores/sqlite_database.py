@@ -1,4 +1,7 @@
-"""One SQLite file under two connections, one that writes and one that reads, and what its errors mean."""
+"""One SQLite file under two connections, one that writes and one that reads, and what its errors mean.
+
+A third one is opened for each transaction that a program's own code takes part in, and is closed with it.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,22 @@ from .filelock import FairLock, fcntl, make_private
 from .filesystems import kind_of
 from .group_commit import GroupCommit
 from .liveness import ForkAware, watch_forks
+from .sqlite_guest import Guest
 from .sqlite_reading import Reading, connect_reading, only_readable
-from .sqlite_schema import BUSY_SECONDS, RESETS_SAFELY, Opening, check_version, connect, primary_code
+from .sqlite_schema import (
+    BUSY_SECONDS,
+    RESETS_SAFELY,
+    Opening,
+    check_version,
+    connect,
+    connect_guest,
+    primary_code,
+)
 
 __all__ = ["AmbiguousError", "Database", "NotWrittenError"]
 
 T = TypeVar("T")
+C = TypeVar("C", bound=sqlite3.Connection)
 
 _DRIVER = (sqlite3.Error, UnicodeDecodeError, MemoryError)
 """What the driver raises; MemoryError stands for SQLITE_NOMEM."""
@@ -109,7 +122,8 @@ class Database(ForkAware):
         self.path = path
         self.read_only = read_only
         self._opening = Opening(must_exist, synchronous, network, self._alone)
-        self._writer, self._reader = _Handle(), _Handle()
+        self._writer, self._reader, self._guest = _Handle(), _Handle(), _Handle()
+        self._lent_in = 0  # the thread that has a transaction of its own
         self._group = GroupCommit(self._write)
         self._locks = locks
         self._lock = FairLock(os.path.join(locks, "write"))
@@ -128,16 +142,62 @@ class Database(ForkAware):
             AmbiguousError: COMMIT failed.
             StoreError, CorruptHistoryError: the file can't be used at all; nothing was written.
         """
+        if self.read_only or self._lent_in:
+            self._refuse_write()
+        return self._group.run(work if guarded else self._checked(work))
+
+    def _checked(self, work: Callable[[C], T]) -> Callable[[C], T]:
+        """The same, where nobody has changed the tables meanwhile."""
+
+        def checked(db: C) -> T:
+            check_version(db, self.path)
+            return work(db)
+
+        return checked
+
+    def lend(self, work: Callable[[Guest], T]) -> T:
+        """Run `work` in a write transaction that it shares with nobody, on a connection that is closed with it.
+
+        Raises:
+            sqlite3.IntegrityError: rows that `work` wrote broke a deferred constraint; nothing of it is there.
+            NotWrittenError, AmbiguousError, StoreError, CorruptHistoryError: as `write`.
+        """
+        self._refuse_write()
+        self._group.refuse_nested()
+        with self._writer:
+            self._open(self._writer)  # sees to the tables
+            inode = self._writer.inode
+        handle = self._guest
+        with handle:
+            locked = self._lock_out(BUSY_SECONDS)
+            self._lent_in = threading.get_ident()
+            try:
+                if _inode(self.path) != inode:  # nobody would ever find the records
+                    raise StoreError(f"{self.path} was removed or replaced while it was open; nothing was written")
+                return self._transaction(handle, self._connect_guest(handle), self._checked(work))
+            finally:
+                self._lent_in = 0
+                handle.drop()
+                if locked:
+                    self._lock.release()
+
+    def _connect_guest(self, handle: _Handle) -> Guest:
+        try:
+            handle.db = db = connect_guest(self.path, self._opening)
+        except (*_DRIVER, OSError) as e:
+            raise self._judge(handle, e, NotWrittenError) from e
+        return db
+
+    def _refuse_write(self) -> None:
         if self.read_only:
             raise StoreMisconfiguredError(
                 f"{self.path} is open for reading only, so nothing was written; to write, leave mode=ro out of its URL"
             )
-
-        def checked(db: sqlite3.Connection) -> T:
-            check_version(db, self.path)
-            return work(db)
-
-        return self._group.run(work if guarded else checked)
+        if self._lent_in == threading.get_ident():
+            raise StoreError(
+                "a Transaction's function can't write to the store by other ways than its connection; start runs and "
+                "send signals after it, in a Step"
+            )
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         handle = self._writer
@@ -153,7 +213,7 @@ class Database(ForkAware):
                 if locked:
                     self._lock.release()
 
-    def _transaction(self, handle: _Handle, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _transaction(self, handle: _Handle, db: C, work: Callable[[C], T]) -> T:
         try:
             db.execute("BEGIN IMMEDIATE")
             result = work(db)
@@ -168,6 +228,8 @@ class Database(ForkAware):
         except _DRIVER as e:
             if isinstance(e, sqlite3.Error) and primary_code(e) in _BUSY and _rollback(db):
                 raise NotWrittenError(f"{self.path}: {e}") from e
+            if isinstance(e, sqlite3.IntegrityError) and handle is self._guest and _rollback(db):
+                raise
             handle.drop()
             raise AmbiguousError(f"{self.path}: COMMIT failed: {e}") from e
         return result
@@ -247,7 +309,7 @@ class Database(ForkAware):
     def close(self) -> None:
         """Close both connections, when what they do has ended."""
         self._closed = True
-        for handle in (self._reader, self._writer):
+        for handle in (self._guest, self._reader, self._writer):
             with handle.lock:
                 handle.drop()
         self._lock.close()
@@ -258,22 +320,23 @@ class Database(ForkAware):
         SQLite keeps the locks of all connections of a process in one table, which the child inherits. A connection that
         is opened there would believe in locks that only the parent has.
         """
-        for handle in (self._reader, self._writer):
+        for handle in (self._guest, self._reader, self._writer):  # the guest first: who has it may read by the others
             handle.lock.acquire()
             if not handle.busy:
                 handle.drop()
 
     def after_fork_in_parent(self) -> None:
         """Let other threads go on; the next use opens again."""
-        for handle in (self._writer, self._reader):
+        for handle in (self._writer, self._reader, self._guest):
             handle.lock.release()
 
     def after_fork_in_child(self) -> None:
         """Begin with new connections. One that forked inside its own transaction must never be used or closed here."""
-        for handle in (self._writer, self._reader):
+        for handle in (self._writer, self._reader, self._guest):
             if handle.db is not None and sys.implementation.name == "cpython":
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle.db))
-        self._writer, self._reader = _Handle(), _Handle()
+        self._writer, self._reader, self._guest = _Handle(), _Handle(), _Handle()
+        self._lent_in = 0
         self._group.forget()
         self._lock.after_fork_in_child()
 

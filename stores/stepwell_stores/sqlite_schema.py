@@ -19,8 +19,18 @@ from stepwell.errors import NewerFormatError, StoreMisconfiguredError, StoreUnav
 from .disk import sync_directory, sync_file
 from .filelock import FLAGS
 from .filesystems import refuse_network
+from .sqlite_guest import Guest
 
-__all__ = ["BUSY_SECONDS", "RESETS_SAFELY", "SCHEMA_VERSION", "Opening", "check_version", "connect", "primary_code"]
+__all__ = [
+    "BUSY_SECONDS",
+    "RESETS_SAFELY",
+    "SCHEMA_VERSION",
+    "Opening",
+    "check_version",
+    "connect",
+    "connect_guest",
+    "primary_code",
+]
 
 BUSY_SECONDS = 5.0
 
@@ -241,6 +251,22 @@ def connect(path: str, how: Opening) -> sqlite3.Connection:
             with how.writing(BUSY_SECONDS):
                 _migrate(db, path, how.must_exist)
         _sync_log(db, path, how)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_guest(path: str, how: Opening) -> Guest:
+    """Open one more connection to a file that this process has open, as it is to be lent, in this thread only.
+
+    Raises:
+        StoreMisconfiguredError, sqlite3.Error: as `connect`.
+    """
+    with _opening:
+        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, factory=Guest)
+    try:
+        _settings(db, path, how)
     except BaseException:
         db.close()
         raise
