@@ -23,6 +23,7 @@ from .commands import (
     Spend,
     Step,
     Suspend,
+    Transaction,
     Uuid,
     step,
 )
@@ -57,6 +58,7 @@ from .errors import (
     StoreMisconfiguredError,
     StoreUnavailableError,
     TimedOut,
+    TransactionError,
     VersionMismatchError,
     failed,
 )
@@ -142,6 +144,8 @@ __all__ = [
     "StoreUnavailableError",
     "Suspend",
     "TimedOut",
+    "Transaction",
+    "TransactionError",
     "Uuid",
     "VersionMismatchError",
     "WaitingFor",

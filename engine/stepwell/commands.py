@@ -26,6 +26,7 @@ from .errors import InvalidInputError
 from .groups import All, Race
 from .retry import RetryPolicy, as_seconds
 from .steps import Step, StepOptions, step
+from .transactions import Transaction
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -55,6 +56,7 @@ __all__ = [
     "Step",
     "StepOptions",
     "Suspend",
+    "Transaction",
     "Unset",
     "Uuid",
     "check_amount",

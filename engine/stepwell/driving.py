@@ -43,6 +43,7 @@ from .store import (
     Lease,
     RunHead,
 )
+from .transacting import check_transactions
 from .workflows import Workflow
 from .writing import append_outside, create_run
 
@@ -87,7 +88,13 @@ class Driver:
             max_depth=self.parts.max_depth,
             timestamp=self.parts.stamp(),
         )
-        return start, Machine(workflow, start, codec=self.parts.codec, run_id=run_id)
+        machine = Machine(workflow, start, codec=self.parts.codec, run_id=run_id)
+        try:
+            check_transactions(self.parts, machine)
+        except BaseException:
+            machine.close()
+            raise
+        return start, machine
 
     def start(
         self,

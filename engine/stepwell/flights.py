@@ -76,7 +76,8 @@ class Flights:
 
     def _has_thread(self, command: c.Step[Any]) -> bool:
         """Whether a step runs in a thread of its own."""
-        return command.given.timeout is not None and not self._is_async(command)
+        own = command.given.timeout is not None and not self._is_async(command)
+        return own and not isinstance(command, c.Transaction)
 
     def _is_async(self, command: c.Step[Any]) -> bool:
         """Whether a step runs on the event loop."""
@@ -101,8 +102,8 @@ class Flights:
             at, step_id, attempt, timeout = pending.at, pending.step_id, pending.attempts + 1, command.given.timeout
             try:
                 form = results.of(command)
-            except CodecError as error:  # the result could never be read back: the step fails before it is called
-                self._ended[at] = self._failed(pending, error, attempt, parts.stamp())
+            except CodecError as error:
+                self.refuse(pending, error)
                 continue
             context = StepContext(run.run_id, step_id, attempt, (run.start.epoch, at, command.name))
             flight = Flight(at, step_id, command, form, context, parts.stamp(), None)
@@ -125,6 +126,18 @@ class Flights:
                 if flight.future is None:
                     del self.under_way[at]
             self._ended[at] = self._outcome(flight, pending, value, failure)
+
+    def refuse(self, pending: Pending, error: CodecError) -> None:
+        """A step can't be called: its result could never be read back. It fails."""
+        self._ended[pending.at] = self._failed(pending, error, pending.attempts + 1, self.parts.stamp())
+
+    def end(self, flight: Flight, pending: Pending, error: BaseException | None, inputs: str | None) -> None:
+        """An attempt that was not launched here has ended; one that failed is collected with the others."""
+        if error is not None:
+            self._inputs[flight.at] = inputs
+            self._ended[flight.at] = self._outcome(flight, pending, None, error)
+        elif flight.since is not None:
+            self._ends[flight.at] = (None, self._now() - flight.since)
 
     # ---- while they run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from . import events as e
 from .environment import Clock
@@ -20,6 +21,7 @@ from .store import (
     NotApplied,
     Store,
     Then,
+    Transactional,
     Unknown,
 )
 from .wire import to_draft
@@ -118,6 +120,42 @@ class Recorder:
             for record in records:
                 self.size += len(record.body) + _ENVELOPE
             return True
+        return self._moved(outcome)
+
+    def transact(self, work: Callable[[Any], e.EventBase], seconds: float) -> bool:
+        """Write the event that `work` gives together with its rows; False as `append`, and then it was not called.
+
+        Args:
+            work: is given the store's connection; called again when nothing was committed for certain.
+            seconds: how long it may take.
+
+        Raises:
+            LeaseLostError, StoreError: as `append`.
+            Exception: as `Transactional.transact`.
+        """
+        self._count += 1
+        lease, seq, transact = self.lease, self.seq, cast("Transactional", self.store).transact
+        attempt_id = f"{lease.fence}-{seq}-{self._count}"
+        outcome = settle(
+            lambda: transact(
+                lease.run_id,
+                lease.incarnation,
+                seq,
+                lambda connection: [to_draft(work(connection))],
+                attempt_id=attempt_id,
+                fence=lease.fence,
+                seconds=seconds,
+            ),
+            self.clock,
+        )
+        if isinstance(outcome, (Committed, AlreadyCommitted)):
+            self.seq = seq + 1
+            return True
+        return self._moved(outcome)
+
+    def _moved(self, outcome: Conflict | Fenced) -> bool:
+        """False when the tail has moved on under the same owner."""
+        lease = self.lease
         if isinstance(outcome, Fenced):
             raise taken_over(lease, outcome.fence)
         if outcome.incarnation != lease.incarnation:

@@ -37,6 +37,7 @@ from .reading import outcome_of
 from .recorder import Recorder, taken_over
 from .reports import Reports
 from .store import Lease, Status
+from .transacting import Transactions
 from .wire import read_tail
 
 __all__ = ["CODE_ERRORS", "PASSING", "STATUS", "GoesOn", "Session"]
@@ -87,6 +88,7 @@ class Session:
         self.contained: type[BaseException] | None = None  # what is this run's own fault, and blocks it
         self.flights = Flights(parts, run, self.wakeup)
         self.reports = Reports(parts, run.run_id, self.flights, run.machine.spent)
+        self.transactions = Transactions(parts, run, self.flights)
         self._batch: list[e.EventBase] = []
         self._outcomes: dict[str, e.EventBase] = {}
         self._write_first = False
@@ -262,6 +264,7 @@ class Session:
         machine = self.machine
         if self.recorder.seq >= self.growth.events or self.recorder.size >= self.growth.size:
             self.growth.check(self.recorder, cleaning=machine.cancelled)
+        ready, transaction = self.transactions.split(ready)
         begins = self.flights.begins(ready)
         if self._batch or begins:
             if not self._append(begins):
@@ -269,6 +272,19 @@ class Session:
             for event in begins:
                 machine.feed(event)
         self.flights.launch(ready, alone=len(machine.pending) == 1)
+        if transaction is not None:
+            self._transact(transaction)
+
+    def _transact(self, pending: Pending) -> None:
+        """Perform a Transaction, whose record is on disk together with its rows, and only then feed it."""
+        event = self.transactions.perform(pending, self.recorder.transact)
+        if event is None:
+            self._catch_up()
+            return
+        self.run.last = event
+        if self.parts.listens:
+            self._tell_of(event)
+        self.machine.feed(event)
 
     # ---- writing
 

@@ -266,7 +266,7 @@ class Step(Command[T_co]):
 
     def replaced(self, args: tuple[Any, ...], kwargs: dict[str, Any], given: StepOptions) -> Step[Any]:
         """Give a step that calls the same function otherwise; for interpreters."""
-        copy: Step[Any] = object.__new__(Step)
+        copy: Step[Any] = object.__new__(type(self))
         copy.__attrs_init__(self.fn, args, kwargs, given, given.name or callee_of(self.fn).name)  # pyright: ignore[reportAttributeAccessIssue]
         return copy
 

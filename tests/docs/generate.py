@@ -201,8 +201,8 @@ def commands() -> list[str]:
 
 def command_names() -> list[str]:
     """The commands that `stepwell` exports, in the order in which one learns them."""
-    first = ["Step", "Suspend", "Sleep", "All", "Race", "Now", "Random", "Uuid", "Emit", "SetState", "Patched"]
-    first += ["Child", "ContinueAsNew", "Spend", "Compensate"]
+    first = ["Step", "Transaction", "Suspend", "Sleep", "All", "Race", "Now", "Random", "Uuid", "Emit", "SetState"]
+    first += ["Patched", "Child", "ContinueAsNew", "Spend", "Compensate"]
     found = {name for name in stepwell.__all__ if _is_command(getattr(stepwell, name))}
     return [name for name in first if name in found] + sorted(found - set(first))
 

@@ -28,6 +28,7 @@ FLOORS = {
     "commands": 1,
     "children": 1,
     "steps": 1,
+    "transactions": 1,
     "groups": 1,
     "command": 1,
     "events": 1,
@@ -91,6 +92,7 @@ FLOORS = {
     "kin": 4,
     "reports": 4,
     "writing": 4,
+    "transacting": 4,
     # 5: programs around an engine; none imports another
     "__main__": 5,
     "board": 5,

@@ -13,7 +13,7 @@ from stepwell_stores.memory import MemoryStore
 
 from .. import events as e
 from ..codec import Codec
-from ..commands import Flow, Signal, Step
+from ..commands import Flow, Signal, Step, Transaction
 from ..engine import Engine
 from ..environment import Environment
 from ..errors import Failure, InvalidInputError
@@ -164,6 +164,12 @@ class _World:
         if isinstance(fake, BaseException):
             raise fake
         if fake is REAL:
+            if isinstance(step, Transaction):
+                text = (
+                    f"{describe(step)} can't be REAL: a simulation has no database. Give a value, or a function, which "
+                    f"is called without the connection: lambda *args: {step.name}(your_connection, *args)"
+                )
+                raise _Abort(SimulationError(text))
             return call_step(step, context)
         return fake(*step.args, **step.kwargs) if callable(fake) else fake
 
