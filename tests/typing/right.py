@@ -7,6 +7,7 @@ copy wrong, to see that each one is really looked at.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
 from enum import Enum
@@ -45,6 +46,7 @@ from stepwell import (
     StepFailed,
     Suspend,
     TimedOut,
+    Transaction,
     Uuid,
     WaitingFor,
     Workflow,
@@ -181,6 +183,50 @@ def steps(ticket: Ticket) -> Flow[str]:
     assert_type((yield from Step(plain_json)), dict[str, Any])
     assert_type(Step(classify, ticket), Step[int])
     return (yield from Step(draft, ticket))
+
+
+# ---- Transaction
+
+
+def transfer(db: sqlite3.Connection, ticket: Ticket, cents: int = 1, *, note: str = "") -> int:
+    return db.execute("UPDATE accounts SET cents = cents + ?", (cents,)).rowcount
+
+
+def with_any(db: Any, name: str) -> str:
+    return name
+
+
+def with_more(db: sqlite3.Connection, /, *names: str, **tags: int) -> list[str]:
+    return list(names)
+
+
+def with_nothing(db: sqlite3.Connection) -> None:
+    return None
+
+
+class Ledger:
+    """Has a transaction for a method."""
+
+    def book(self, db: sqlite3.Connection, cents: int) -> float:
+        return float(cents)
+
+
+@workflow
+def transactions(ticket: Ticket) -> Flow[int]:
+    assert_type((yield Transaction(transfer, ticket)), Any)
+    assert_type((yield from Transaction(transfer, ticket)), int)
+    assert_type((yield from Transaction(transfer, ticket, 5)), int)
+    assert_type((yield from Transaction(transfer, ticket, cents=5, note="x")), int)
+    assert_type((yield from Transaction(with_any, "ada")), str)
+    assert_type((yield from Transaction(with_more, "a", "b", c=1)), list[str])
+    assert_type((yield from Transaction(with_nothing)), None)
+    assert_type((yield from Transaction(Ledger().book, 5)), float)
+    assert_type(Transaction(transfer, ticket), Transaction[int])
+    assert_type(Transaction(transfer, ticket).options(name="t", timeout=timedelta(seconds=1)), Transaction[int])
+    assert_type(Transaction(transfer, ticket).options(retry=RetryPolicy(3)), Transaction[int])
+    assert_type(Transaction(with_any, "ada").options(into=Ticket), Transaction[Ticket])
+    assert_type((yield from All(Transaction(transfer, ticket), Step(classify, ticket))), tuple[int, int])
+    return (yield from Transaction(transfer, ticket))
 
 
 @workflow

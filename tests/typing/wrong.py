@@ -8,6 +8,7 @@ both are told to report an ignore that ignores nothing; so does an error of anot
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ from stepwell import (
     Sleep,
     Step,
     Suspend,
+    Transaction,
     Uuid,
     Workflow,
     current_step,
@@ -79,7 +81,34 @@ class Mailer:
         return float(len(to))
 
 
+def book(db: sqlite3.Connection, account: str, cents: int = 1) -> int:
+    return db.execute("UPDATE accounts SET cents = ?", (cents,)).rowcount
+
+
+def no_connection() -> int:
+    return 1
+
+
 review = Signal("manual-review", Verdict)
+
+
+# ---- Transaction
+
+
+@workflow
+def transactions(t: Ticket, db: sqlite3.Connection) -> Flow[None]:
+    yield Transaction(book)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    yield Transaction(book, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    yield Transaction(book, db, "ada")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    yield Transaction(book, "ada", "5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    yield Transaction(book, "ada", euros=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    yield Transaction(size)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+    yield Transaction(no_connection)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    yield Transaction(book(db, "ada"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    yield Transaction(book, "ada").options(at_most_once=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    yield Transaction(book, "ada").options(timeout="3 s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    a: str = yield from Transaction(book, "ada")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    b: str = yield from Transaction(book, "ada").options(into=Verdict)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 # ---- Step
