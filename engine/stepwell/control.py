@@ -12,7 +12,6 @@ from . import events as e
 from . import lifecycle as lc
 from .driving import Driver
 from .environment import new_token
-from .errands import known_workflow
 from .errors import (
     CodecError,
     ConflictError,
@@ -29,6 +28,7 @@ from .logs import logger, replaying
 from .outcomes import Outcome, Running
 from .reading import newest_event, outcome_of_head
 from .recorder import settle
+from .registry import known_workflow
 from .sessions import Sessions
 from .signals import Message
 from .store import AlreadyCommitted, Committed, Conflict, Exists, RunHead

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
-
-from msgspec.structs import replace
 
 from . import events as e
 from . import lifecycle as lc
-from .errands import Began, Errands, known_workflow
+from .blocking import block_leased
+from .errands import Began, Errands
 from .errors import (
     ConflictError,
     CorruptHistoryError,
@@ -24,12 +23,13 @@ from .errors import (
 )
 from .inputs import encode_input, same_input
 from .kin import Kin
-from .loading import Loaded, Parts, blocked_by, load, read_history
+from .loading import Loaded, Parts, load, read_history
 from .logs import held_back, let_out, logger
 from .machine import Machine
 from .outcomes import Outcome, RunFailed, Running
 from .reading import newest_event, outcome_of_head
-from .recorder import TRIES, Recorder
+from .recorder import TRIES
+from .registry import known_workflow
 from .session import CODE_ERRORS, PASSING, STATUS, GoesOn, Session
 from .sessions import Sessions
 from .signals import Message
@@ -39,7 +39,6 @@ from .store import (
     Conflict,
     Created,
     Exists,
-    Head,
     Lease,
     RunHead,
 )
@@ -250,14 +249,14 @@ class Driver:
         try:
             yield
         except _UNFIT as error:
-            self.block(lease, error)
+            block_leased(self.parts, lease, error)
             raise
         except (StepwellError, *PASSING):
             self.parts.store.release(lease)
             raise
         except BaseException as error:
             if contained and isinstance(error, contained):
-                self.block(lease, StepwellError(f"{type(error).__name__}: {error}"))
+                block_leased(self.parts, lease, StepwellError(f"{type(error).__name__}: {error}"))
             else:
                 self.parts.store.release(lease)
             raise
@@ -291,26 +290,6 @@ class Driver:
             if outcome is not None:
                 outcomes.append(outcome)
         return outcomes
-
-    def block(self, lease: Lease, error: StepwellError) -> None:
-        """Mark a run, so that no worker claims it until the code changes."""
-        parts, run_id = self.parts, lease.run_id
-        now, seq, workflow = e.micros(parts.now()), lease.seq, None
-        row = Head("pending", "", "", now, now, due=now)  # when its own is damaged too
-        try:
-            with suppress(CorruptHistoryError):
-                head = parts.store.head(run_id)
-                if head is None:
-                    return
-                row, seq, workflow = head.head, head.seq, known_workflow(parts.registry, head)
-            blocked = blocked_by(error, workflow, parts.registry, row.blocked)
-            row = replace(row, blocked=blocked, updated=now)
-            Recorder(parts.store, parts.environment.clock, lease, seq).give_up(row)
-        except StepwellError as failed:
-            logger.warning("run %r could not be marked as blocked: %s", run_id, failed)
-            with suppress(StepwellError):
-                parts.store.release(lease)
-        parts.tell(lc.RunBlocked(lease.run_id, error.code, error.message))
 
     # ---- resume
 

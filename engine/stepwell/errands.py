@@ -12,12 +12,11 @@ from .loading import Parts
 from .logs import logger
 from .outcomes import Outcome, RunSuspended
 from .reading import outcome_of_head
-from .registry import Registry
+from .registry import known_workflow
 from .session import PASSING, Session
-from .store import Lease, RunHead
-from .workflows import Workflow
+from .store import Lease
 
-__all__ = ["Began", "Errands", "known_workflow"]
+__all__ = ["Began", "Errands"]
 
 Began: TypeAlias = Callable[[Session], None]
 """Is given a session before it drives."""
@@ -98,10 +97,3 @@ class Errands:
                 raise
             logger.exception("run %r could not be driven", run_id)
         return None
-
-
-def known_workflow(registry: Registry, head: RunHead) -> Workflow[..., Any] | None:
-    """The workflow of a run, None when this engine has it not."""
-    if registry.knows(head.head.workflow, head.head.version):
-        return registry.find(head.head.workflow, head.head.version)
-    return None

@@ -8,11 +8,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from . import events as e
-from .errands import known_workflow
 from .errors import NotFoundError
 from .loading import Parts, load, read_history
 from .outcomes import Outcome, RunRecord, WaitingFor
 from .reading import newest_event, outcome_of_head, record_of, waits_of_head
+from .registry import known_workflow
 from .session import POLL
 from .store import HeadFilter, RunHead
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from .digests import blake2b, digest
 from .errors import InvalidInputError, NotFoundError, VersionMismatchError
+from .store import RunHead
 from .workflows import Workflow, check_workflow
 
-__all__ = ["Registry", "fingerprint"]
+__all__ = ["Registry", "fingerprint", "known_workflow"]
 
 
 class Registry:
@@ -85,6 +86,13 @@ class Registry:
         """Of every workflow's code, and of the set."""
         workflows = [w for versions in list(self._by_name.values()) for w in list(versions.values())]
         return frozenset({self.fingerprint(), *(fingerprint(w) for w in workflows)})
+
+
+def known_workflow(registry: Registry, head: RunHead) -> Workflow[..., Any] | None:
+    """The workflow of a run, None when this engine has it not."""
+    if registry.knows(head.head.workflow, head.head.version):
+        return registry.find(head.head.workflow, head.head.version)
+    return None
 
 
 def fingerprint(workflow: Workflow[..., Any]) -> str:

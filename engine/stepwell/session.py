@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from . import commands as c
 from . import events as e
 from . import lifecycle as lc
+from .blocking import block_driven
 from .ends import closing_event, next_events
 from .errors import CodecError, CorruptHistoryError, DivergenceError, InvalidInputError, LeaseLostError, StepwellError
 from .fibers import Pending
@@ -29,7 +30,7 @@ from .frontier import answer_to, suspend_event
 from .growth import Growth
 from .kin import Kin, next_look
 from .limits import HistoryLimitError
-from .loading import Loaded, Parts, blocked_by, load, make_head
+from .loading import Loaded, Parts, load, make_head
 from .logs import logger
 from .outcomes import Outcome, Running, RunPaused, RunSuspended
 from .performers import NoThreadError
@@ -130,14 +131,14 @@ class Session:
                 if outcome is not None:
                     return outcome
         except (*CODE_ERRORS, CorruptHistoryError) as error:
-            self._block(error)
+            block_driven(self.parts, self.recorder, self.run, error)
             raise
         except (StepwellError, *PASSING):
             self._let_go()
             raise
         except BaseException as error:
             if self.contained and isinstance(error, self.contained):  # it would be raised in the next session as well
-                self._block(StepwellError(f"{type(error).__name__}: {error}"))
+                block_driven(self.parts, self.recorder, self.run, StepwellError(f"{type(error).__name__}: {error}"))
             else:
                 self._let_go()
             raise
@@ -283,7 +284,7 @@ class Session:
             return
         self.run.last = event
         if self.parts.listens:
-            self._tell_of(event)
+            self.reports.tell_of(event, self.machine.budget)
         self.machine.feed(event)
 
     # ---- writing
@@ -435,20 +436,6 @@ class Session:
 
     def _ended(self) -> Outcome[Any]:
         return outcome_of(self.parts.codec, self.run.run_id, self.run.workflow, self.run.last)
-
-    def _block(self, error: StepwellError) -> None:
-        """Mark the run, so that no worker claims it until the code changes."""
-        parts, run_id = self.parts, self.run.run_id
-        logger.warning("run %r is blocked: %s", run_id, error)
-        try:
-            there = parts.store.head(run_id)
-            before = None if there is None else there.head.blocked
-            blocked = blocked_by(error, self.run.workflow, parts.registry, before)
-            # due at once, so that it is tried again as soon as the code changes
-            self.recorder.give_up(make_head(parts, self.run.start, "pending", due=parts.now(), blocked=blocked))
-        except Exception as failed:  # noqa: BLE001 - the error that is being told of matters more
-            logger.warning("run %r could not be marked as blocked: %s", run_id, failed)
-        parts.tell(lc.RunBlocked(run_id, error.code, error.message))
 
     def _let_go(self) -> None:
         """Give the lease back, so that the next session need not wait for it to lapse."""

@@ -86,6 +86,7 @@ FLOORS = {
     "pools": 4,
     "performers": 4,
     "session": 4,
+    "blocking": 4,
     "ends": 4,
     "errands": 4,
     "growth": 4,
