@@ -4,6 +4,8 @@ A workflow yields *commands*; an engine performs each one, writes down what came
 was written. What is written down never runs twice.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .codec import Codec
 from .commands import (
     All,
@@ -80,6 +82,10 @@ from .performers import StepContext, current_step
 from .retry import RetryPolicy
 from .workflows import Workflow, workflow
 
+if TYPE_CHECKING:
+    from .differences import Diff, diff
+    from .histories import History
+
 __all__ = [
     "All",
     "BudgetExceededError",
@@ -96,12 +102,14 @@ __all__ = [
     "CorruptHistoryError",
     "CycleDetectedError",
     "DepthExceededError",
+    "Diff",
     "DivergenceError",
     "Emit",
     "Engine",
     "EventMismatchError",
     "Failure",
     "Flow",
+    "History",
     "HistoryLimit",
     "HistoryLimitError",
     "InvalidInputError",
@@ -151,8 +159,24 @@ __all__ = [
     "WaitingFor",
     "Workflow",
     "current_step",
+    "diff",
     "failed",
     "get_logger",
     "step",
     "workflow",
 ]
+
+if not TYPE_CHECKING:  # type checkers would take it to mean that there is every name
+    _LATE = {"Diff": "differences", "diff": "differences", "History": "histories"}
+
+    def __getattr__(name: str) -> Any:
+        """Import what few programs use when it is asked for."""
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        globals()[name] = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATE})

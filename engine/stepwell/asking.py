@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import events as e
 from .checks import checked_filter, checked_incarnation, checked_limit, checked_run_id, checked_signal, checked_text
 from .commands import Signal
 from .facade import Facade
 from .outcomes import RunRecord, WaitingFor
 from .store import Status
+
+if TYPE_CHECKING:
+    from .differences import Diff
+    from .histories import History
 
 __all__ = ["Asking"]
 
@@ -55,7 +58,23 @@ class Asking(Facade):
         self._ready()
         return self._queries.waiting(None if signal is None else checked_signal(signal).name)
 
-    def history(self, run_id: str, *, incarnation: int | None = None) -> list[e.Event]:
-        """The recorded events of a run, in order; of its current incarnation when None. NotFoundError."""
+    def history(self, run_id: str, *, incarnation: int | None = None) -> History:
+        """The recorded events of a run, with look-ups; of its current incarnation when None. NotFoundError."""
         self._ready()
         return self._queries.history(checked_run_id(run_id), checked_incarnation(incarnation))
+
+    def diff(self, a: str, b: str, *, incarnation_a: int | None = None, incarnation_b: int | None = None) -> Diff:
+        """Compare the histories of two runs: where they part, and how. Writes nothing, and needs no workflow's code.
+
+        Args:
+            a, b: run ids; they may be the same, for two incarnations of one run.
+            incarnation_a, incarnation_b: which incarnation of each; the current one when None.
+
+        Raises:
+            NotFoundError: no such run or incarnation.
+        """
+        self._ready()
+        return self._queries.diff(
+            (checked_run_id(a), checked_incarnation(incarnation_a)),
+            (checked_run_id(b), checked_incarnation(incarnation_b)),
+        )

@@ -35,7 +35,10 @@ from .store import AlreadyCommitted, Committed, Conflict, Exists, RunHead
 from .wire import to_draft
 from .writing import append_outside, create_run
 
-__all__ = ["Control"]
+__all__ = ["RESTARTED", "Control"]
+
+RESTARTED = "restarted"
+"""Why an open run is cancelled that is about to begin anew."""
 
 _CATCHES = 100
 """How often a forced cancel looks again where a run stands that moves on meanwhile."""
@@ -204,7 +207,7 @@ class Control:
         head = self._head(run_id)
         if not head.closed:
             with suppress(RunClosedError):  # it has ended meanwhile
-                self.force_cancel(run_id, "restarted")
+                self.force_cancel(run_id, RESTARTED)
             head = self._head(run_id)
         number = head.incarnation + 1
         start = msgspec.structs.replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -15,6 +15,10 @@ from .reading import newest_event, outcome_of_head, record_of, waits_of_head
 from .registry import known_workflow
 from .session import POLL
 from .store import HeadFilter, RunHead
+
+if TYPE_CHECKING:
+    from .differences import Diff
+    from .histories import History
 
 __all__ = ["Queries"]
 
@@ -87,9 +91,22 @@ class Queries:
             after = page[-1].run_id
         return sorted(found, key=lambda w: (w.since, w.run_id))
 
-    def history(self, run_id: str, incarnation: int | None) -> list[e.Event]:
+    def history(self, run_id: str, incarnation: int | None) -> History:
         """Every event."""
-        return list(read_history(self.parts.store, run_id, incarnation=incarnation))
+        from .histories import History  # most programs read none
+
+        events = read_history(self.parts.store, run_id, incarnation=incarnation)
+        return History(events, run_id=run_id, codec=self.parts.codec)
+
+    def diff(self, a: tuple[str, int | None], b: tuple[str, int | None]) -> Diff:
+        """Two histories, each of a run id and an incarnation."""
+        from .differences import diff
+
+        one, other = (self.history(*which) for which in (a, b))
+        names = [one.run_id, other.run_id]
+        if a[0] == b[0] or a[1] is not None or b[1] is not None:
+            names = [f"{history.run_id}, incarnation {history.incarnation}" for history in (one, other)]
+        return diff(one, other, names=(names[0], names[1]))
 
     def state(self, run_id: str) -> dict[str, Any]:
         """What SetState left: of a closed run as it was recorded, of an open one as its history makes it."""

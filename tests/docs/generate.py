@@ -50,6 +50,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "RunRecord",
         "WaitingFor",
     ),
+    "inspection": ("History", "Diff", "diff"),
     "steps": ("RetryPolicy", "current_step", "StepContext", "Failure", "failed"),
     "values": ("Codec",),
     "signals": ("Signal", "Command"),

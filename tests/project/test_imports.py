@@ -20,6 +20,8 @@ HEAVY = [
         "pydantic",
         "stepwell_stores",
         "stepwell.testing",
+        "stepwell.differences",
+        "stepwell.histories",
     ),
 ]
 

@@ -34,6 +34,7 @@ FLOORS = {
     "events": 1,
     "retry": 1,
     "workflows": 1,
+    "texts": 1,
     # 2: bytes, the store port, and what callers get back
     "codec": 2,
     "_shapes": 2,
@@ -53,6 +54,10 @@ FLOORS = {
     "store": 2,
     "heads": 2,
     "wire": 2,
+    "depicting": 2,
+    "differences": 2,
+    "histories": 2,
+    "mermaid": 2,
     # 3: the sans-IO core
     "fibers": 3,
     "divergence": 3,
@@ -79,6 +84,7 @@ FLOORS = {
     "loading": 4,
     "frontier": 4,
     "flights": 4,
+    "following": 4,
     "driving": 4,
     "control": 4,
     "environment": 4,

@@ -21,6 +21,7 @@ from stepwell import (
     All,
     Cancelled,
     Command,
+    Diff,
     Emit,
     Engine,
     Failure,
@@ -51,6 +52,7 @@ from stepwell import (
     WaitingFor,
     Workflow,
     current_step,
+    diff,
     failed,
     step,
     workflow,
@@ -670,6 +672,10 @@ def asks_and_controls(engine: Engine) -> None:
     assert_type(engine.reset("t1"), Outcome[Any])
     assert_type(engine.fork("t1", before="classify#2", new_run_id="t2"), Outcome[Any])
     assert_type(engine.fork("t1", before=4), Outcome[Any])
+    assert_type(engine.history("t1").result_of("classify", Verdict), Verdict)
+    assert_type(engine.history("t1").step("classify").attempts, int)
+    assert_type(engine.diff("t1", "t2").same, bool)
+    assert_type(diff(engine.history("t1"), engine.history("t2")), Diff)
     assert_type(engine.query("t1"), dict[str, Any])
     assert_type(engine.get("t1"), RunRecord)
     assert_type(engine.runs(status="failed", waiting_for=review, tag=("of", "ada"), limit=3), list[RunRecord])

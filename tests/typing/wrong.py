@@ -457,6 +457,8 @@ def controls(engine: Engine) -> None:
     engine.cancel("t1", "no use", True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     engine.fork("t1")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     engine.fork("t1", before=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    engine.history("t1").step(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    engine.diff("t1")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     engine.runs(status="done")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     engine.runs("failed")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     engine.waiting(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from .. import events as e
+from ..depicting import kind_of, said, subject_of
 from ..errors import Failure
 from ..outcomes import RunRecord
-from .terminal import cut
+from ..texts import many, short, when
 
 __all__ = [
     "EVENT_COLUMNS",
@@ -29,23 +27,6 @@ __all__ = [
 ]
 
 EVENT_COLUMNS = ("seq", "time (UTC)", "session", "type", "at", "step or signal", "what")
-_SHORT = 300
-_CELL = 160
-
-
-def when(instant: datetime | None) -> str:
-    """An instant for people, in UTC."""
-    return "" if instant is None else instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def many(number: int, what: str) -> str:
-    """A number of things in words: 1 run, 2 runs."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def short(value: Any) -> str:
-    """A JSON value on one line, shortened."""
-    return cut(json.dumps(value, ensure_ascii=False), _SHORT)
 
 
 def record_json(record: RunRecord) -> dict[str, Any]:
@@ -113,65 +94,8 @@ def event_rows(history: Sequence[e.EventBase]) -> list[tuple[str, ...]]:
 
 def _event_row(event: e.EventBase, one_day: bool) -> tuple[str, ...]:
     stamp = event.timestamp[:23].replace("T", " ")  # to the millisecond
-    kind = event.kind + (" (kept)" if event.kept else "")
-    what = cut("; ".join(part for part in _what(event) if part), _CELL)
     time = stamp[11:] if one_day else stamp
-    return str(event.offset), time, str(event.session), kind, event.at or "", _subject(event), what
-
-
-def _subject(event: e.EventBase) -> str:
-    match event:
-        case e.Step() | e.Attempt() | e.Begin():
-            return event.step_id
-        case e.Suspend():
-            return event.waiting_for
-        case e.Resume():
-            return event.event_name
-        case e.Start():
-            return event.workflow
-        case e.Patch():
-            return event.change_id
-        case e.Emit():
-            return event.topic or ""
-    return ""
-
-
-def _what(event: e.EventBase) -> Iterator[str]:
-    """What an event says, in parts."""
-    match event:
-        case e.Start():
-            yield f"version {event.version}, input {_payload(event.input)}"
-            yield f"from {short(event.source)}" if event.source else ""
-        case e.Step():
-            yield str(event.error) if event.error else _payload(event.result)
-            yield f"{event.attempts} attempts" if event.attempts > 1 else ""
-        case e.Attempt():
-            yield f"attempt {event.attempt} failed: {event.error}"
-            yield f"again at {when(e.parse_instant(event.due))}"
-        case e.Suspend():
-            yield event.reason or "waits"
-            yield f"until {when(e.parse_instant(event.due))}" if event.due else ""
-        case e.Resume() | e.Emit():
-            yield _payload(event.value)
-        case e.Sleep():
-            yield f"until {when(e.parse_instant(event.due))}"
-        case e.Now() | e.Random() | e.Uuid():
-            yield str(event.value)
-        case e.Complete():
-            yield _payload(event.result)
-        case e.Error():
-            yield str(event.error)
-        case e.Cancel() | e.Pause():
-            yield event.reason or ""
-        case e.Cancelled():
-            yield "forced" if event.forced else ""
-            yield event.reason or ""
-        case e.Retry():
-            yield f"goes on after event {event.cut - 1}"
-
-
-def _payload(raw: Any) -> str:
-    return short(msgspec.json.decode(raw)) if isinstance(raw, msgspec.Raw) else ""
+    return str(event.offset), time, str(event.session), kind_of(event), event.at or "", subject_of(event), said(event)
 
 
 def failure_json(failure: Failure) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..store import FORMAT_VERSION
-from . import acting, reading, working
+from . import acting, inspecting, reading, working
 from .mistakes import EXIT_CODES, UsageError
 from .opening import STORE_VARIABLE
 from .terminal import Terminal
@@ -19,6 +19,8 @@ __all__ = ["parse"]
 _STATUSES = ("pending", "running", "suspended", "paused", "completed", "failed", "cancelled")
 _VALUE = "JSON, '@FILE' or '-' for standard input"
 _NEEDS_APP = "Runs workflow code, so it needs --app."
+_INCARNATION = "an earlier one; 0 is the first (default: the newest)"
+_DIFFERS = "Exit code 0 when they are the same, 1 when they differ."
 _SERVES = f"SIGTERM or Ctrl-C: the steps that run are recorded, then it ends; the second one kills it. {_NEEDS_APP}"
 
 _EPILOG = f"""\
@@ -135,10 +137,22 @@ def _readers(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
     made = verb("show", reading.show, "Show a run and its history")
     _run(made)
-    made.add_argument("--raw", action="store_true", help="the records as they are stored, one JSON object a line")
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--raw", action="store_true", help="the records as they are stored, one JSON object a line")
+    form.add_argument("--timeline", action="store_true", help="one line an event, with the time since the start")
+    form.add_argument("--mermaid", action="store_true", help="a sequence diagram in Mermaid's language")
     made.add_argument(
-        "--incarnation", type=int, metavar="N", help="an earlier one; 0 is the first (default: the newest)"
+        "--follow",
+        action="store_true",
+        help="show events as they come, one line each, retries and resets too, until the run is closed or Ctrl-C",
     )
+    made.add_argument("--incarnation", type=int, metavar="N", help=_INCARNATION)
+
+    made = verb("diff", inspecting.diff, "Compare two runs: where their histories part, and how", _DIFFERS)
+    made.add_argument("a", metavar="A", help="a run's id")
+    made.add_argument("b", metavar="B", help="another's, or the same one's")
+    for name in "ab":
+        made.add_argument(f"--incarnation-{name}", type=int, metavar="N", help=f"of {name.upper()}: {_INCARNATION}")
 
 
 def _starters(verb: Callable[..., argparse.ArgumentParser]) -> None:

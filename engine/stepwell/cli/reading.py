@@ -12,6 +12,7 @@ from ..errors import NotFoundError
 from ..outcomes import RunRecord, WaitingFor
 from ..reading import waits_of_head
 from .describing import EVENT_COLUMNS, event_rows, many, record_json, short, story, when
+from .inspecting import follow
 from .mistakes import OK
 from .opening import open_engine
 from .terminal import Terminal, safe
@@ -48,7 +49,11 @@ def list_runs(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def show(options: argparse.Namespace, terminal: Terminal) -> int:
     """`stepwell show RUN`: its record and its history."""
+    if options.follow:
+        return follow(options, terminal)
     with open_engine(options) as engine:
+        if options.timeline or options.mermaid:
+            return _drawn(options, terminal, engine)
         if options.raw:
             for line in _lines(engine, options.run, options.incarnation):
                 terminal.raw(line)
@@ -66,6 +71,18 @@ def show(options: argparse.Namespace, terminal: Terminal) -> int:
         _show_record(terminal, record, waits)
         terminal.line()
         show_history(terminal, engine, record.id, incarnation=options.incarnation)
+    return OK
+
+
+def _drawn(options: argparse.Namespace, terminal: Terminal, engine: Engine) -> int:
+    """The history as lines of text, or as a diagram."""
+    history = engine.history(options.run, incarnation=options.incarnation)
+    name, text = ("mermaid", history.mermaid()) if options.mermaid else ("timeline", history.timeline())
+    if options.json:
+        value: str | list[str] = text if options.mermaid else text.splitlines()
+        terminal.json({"runId": history.run_id, "incarnation": history.incarnation, name: value})
+    else:
+        terminal.write(text)
     return OK
 
 

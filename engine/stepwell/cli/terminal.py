@@ -8,9 +8,10 @@ import json
 import os
 import re
 import shutil
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
+
+from ..texts import cut, harmless, safe, width
 
 __all__ = ["Terminal", "cut", "safe", "safe_json"]
 
@@ -35,38 +36,12 @@ _STATUS = {
     "pending": "busy",
 }
 _WRAPPED = {"what", "tags", "step or signal", "updated (UTC)"}  # columns that may take several lines
-# Joiners that scripts and emoji need, and that move nothing on a terminal.
-_HARMLESS = {"\u200c", "\u200d"}
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNSAFE_IN_JSON = re.compile(r"[^\x20-\x7e]")
-
-
-def safe(text: str) -> str:
-    """One line of text that can't move the cursor, change colours, or turn the order of what is read.
-
-    Control characters, line breaks, bidirectional overrides and lone surrogates are shown as escapes.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if _harmless(c) else _escaped(c) for c in text)
 
 
 def safe_json(line: str) -> str:
     """The same JSON, with what `safe` would show as an escape written as a JSON escape."""
-    return _UNSAFE_IN_JSON.sub(lambda m: m[0] if _harmless(m[0]) else json.dumps(m[0])[1:-1], line)
-
-
-def cut(text: str, columns: int) -> str:
-    """The text, shortened to so many columns; an ellipsis stands for what is missing."""
-    if _width(text) <= columns:
-        return text
-    kept, room = [], columns - 1
-    for char in text:
-        room -= _width(char)
-        if room < 0:
-            break
-        kept.append(char)
-    return "".join(kept) + "…"
+    return _UNSAFE_IN_JSON.sub(lambda m: m[0] if harmless(m[0]) else json.dumps(m[0])[1:-1], line)
 
 
 class Terminal:
@@ -140,11 +115,11 @@ class Terminal:
 
     def _plain_table(self, columns: Sequence[str], rows: list[list[str]], indent: int) -> list[str]:
         last = len(columns) - 1
-        widths = [max(_width(row[i]) for row in [list(columns), *rows]) for i in range(len(columns))]
+        widths = [max(width(row[i]) for row in [list(columns), *rows]) for i in range(len(columns))]
         room = max(12, self.columns - indent - sum(widths[:last]) - 2 * last)
         lines = []
         for row in [[name.upper() for name in columns], *rows]:
-            parts = [cell + " " * (widths[i] - _width(cell)) for i, cell in enumerate(row[:last])]
+            parts = [cell + " " * (widths[i] - width(cell)) for i, cell in enumerate(row[:last])]
             parts.append(cut(row[last], room))
             lines.append((" " * indent + "  ".join(parts)).rstrip())
         if self.colour:
@@ -177,24 +152,3 @@ class Terminal:
             ).print(table)
             return [" " * indent + line.rstrip() for line in out.getvalue().splitlines()]
         return None
-
-
-def _harmless(char: str) -> bool:
-    return char.isprintable() or char in _HARMLESS or unicodedata.category(char) == "Zs"
-
-
-def _escaped(char: str) -> str:
-    if char in _SHORT:
-        return _SHORT[char]
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _width(text: str) -> int:
-    """Columns that a terminal takes for it."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) or c in _HARMLESS else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
