@@ -169,19 +169,52 @@ class Control:
 
     # ---- incarnations
 
-    def fork(self, run_id: str, before: str | int, new_id: str, tags: dict[str, str] | None) -> Outcome[Any]:
-        """Create another run with the prefix of this one, and drive it."""
-        history = list(read_history(self.parts.store, run_id))
-        cut = find_cut(history, before)
+    def fork(
+        self,
+        run_id: str,
+        before: str | int | None,
+        new_id: str,
+        tags: dict[str, str] | None,
+        replace: object = None,
+    ) -> Outcome[Any]:
+        """Create another run with the prefix of this one, and drive it; `replace`: with another result of a step."""
+        history: list[e.EventBase] = list(read_history(self.parts.store, run_id))
         start = history[0]
         assert isinstance(start, e.Start)
-        self.parts.registry.find(start.workflow, start.version)  # before anything is written
-        source = {"runId": run_id, "incarnation": start.incarnation, "offset": cut}
-        plan = plan_fork(history, cut, source, start.tags if tags is None else tags)
+        source = {"runId": run_id, "incarnation": start.incarnation}
+        tags = start.tags if tags is None else tags
+        if replace is None:
+            source["offset"] = cut = find_cut(history, before)
+            self.parts.registry.find(start.workflow, start.version)  # before anything is written
+            plan = plan_fork(history, cut, source, tags)
+        else:
+            plan = self._plan_what_if(history, before, replace, new_id, source, tags)
         made = create_run(self.parts, new_id, _anew(plan, self.parts.stamp()), drive=True)
         if isinstance(made, Exists):
             raise ConflictError(f"run {new_id!r} is there already: a fork needs a run id of its own", run_id=new_id)
         return self.driver.take(made.lease) if made.lease is not None else Running(new_id)
+
+    def _plan_what_if(
+        self,
+        history: list[e.EventBase],
+        before: str | int | None,
+        replace: object,
+        new_id: str,
+        source: dict[str, Any],
+        tags: dict[str, str],
+    ) -> Plan:
+        """The history of a fork in which a step has another result."""
+        from .replacing import check_follows, replace_result  # few programs ask what if
+
+        start, codec = history[0], self.parts.codec
+        assert isinstance(start, e.Start)
+        workflow = self.parts.registry.find(start.workflow, start.version)
+        with replaying():
+            made = replace_result(workflow, history, replace, codec=codec, run_id=source["runId"])
+            source["offset"], source["replaced"] = made.cut(before), made.step_id
+            plan = plan_fork(made.history, source["offset"], source, tags)
+            check_follows(workflow, plan, made.step_id, codec=codec, run_id=new_id)
+        return plan
 
     def retry(self, run_id: str, *, drive: bool = True) -> Outcome[Any]:
         """Go on with a failed run from what failed."""

@@ -143,8 +143,8 @@ class Start(EventBase, frozen=True, kw_only=True, tag="start"):
     Attributes:
         input: JSON list of the positional arguments.
         epoch: incarnation in which this line of paths began; a retry keeps it, so that idempotency keys stay the same.
-        source: for a fork or retry, where the prefix came from: `runId`, `incarnation`, `offset` (the cut). After a
-            ContinueAsNew, the history that ended there.
+        source: for a fork or retry, where the prefix came from: `runId`, `incarnation`, `offset` (the cut); for a fork
+            with another result of a step, `replaced`: the step's id. After a ContinueAsNew, the history that ended.
         prefix: how many of the following events were taken over, the `retry` event not counted.
         budget: what the run may spend, None without a limit.
         spent: what earlier histories of the run have spent.

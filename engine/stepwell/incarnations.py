@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     events: list[e.EventBase]
 
 
-def find_cut(history: Sequence[e.EventBase], before: str | int) -> int:
+def find_cut(history: Sequence[e.EventBase], before: object) -> int:
     """The offset of the event before which a fork cuts.
 
     Args:

@@ -14,7 +14,7 @@ from .errors import CodecError, InvalidInputError
 from .wire import split_list
 from .workflows import Workflow
 
-__all__ = ["decode_input", "encode_input", "inputs_digest", "same_input"]
+__all__ = ["decode_input", "encode_given", "encode_input", "inputs_digest", "same_input"]
 
 
 def encode_input(codec: Codec, workflow: Workflow[..., Any], args: tuple[Any, ...]) -> Raw:
@@ -55,6 +55,24 @@ def decode_input(codec: Codec, workflow: Workflow[..., Any], raw: Raw) -> list[A
     except TypeError as error:
         raise CodecError(f"{len(values)} recorded arguments do not fit {workflow!r}: {error}", path="$") from error
     return [codec.decode(value, into) for value, into in zip(values, annotations, strict=False)]
+
+
+def encode_given(codec: Codec, value: Any, into: Any, unfit: str) -> bytes:
+    """Encode what somebody gives for a type: a value of it, or the plain JSON shapes that it decodes from.
+
+    Raises:
+        InvalidInputError: it is neither; the text is `unfit`, a colon, and where and why.
+    """
+    try:
+        return codec.encode(value, into)
+    except CodecError as refused:
+        try:
+            raw = codec.encode(value)
+            codec.decode(raw, into)
+        except CodecError as error:
+            plain = isinstance(value, (dict, list, str, int, float, bool, type(None)))
+            raise InvalidInputError(f"{unfit}: {error.message if plain else refused.message}") from error
+        return raw
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})

@@ -13,6 +13,7 @@ from .codec import Codec
 from .environment import new_token
 from .errors import CodecError, EventMismatchError, InvalidInputError
 from .fibers import Pending
+from .inputs import encode_given
 from .loading import Parts
 from .machine import Machine
 
@@ -101,17 +102,7 @@ def payload(codec: Codec, pending: Pending | None, name: str, value: Any, declar
             if pending is not None:
                 raise InvalidInputError(f"signal {name!r}: {error.message}") from error
             return _by_own_type(codec, name, value)
-    try:
-        return codec.encode(value, into)
-    except CodecError as unfit:
-        try:
-            raw = codec.encode(value)
-            codec.decode(raw, into)
-        except CodecError as error:
-            plain = isinstance(value, (dict, list, str, int, float, bool, type(None)))
-            text = error.message if plain else unfit.message
-            raise InvalidInputError(f"signal {name!r} does not fit {_type_name(into)}: {text}") from error
-        return raw
+    return encode_given(codec, value, into, f"signal {name!r} does not fit {_type_name(into)}")
 
 
 def _by_own_type(codec: Codec, name: str, value: Any) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from . import events as e
 from .checks import checked_reason, checked_run_id, checked_signal, checked_tags
@@ -119,6 +119,7 @@ class Telling(Facade):
         self._ready()
         return self._control.reset(checked_run_id(run_id))
 
+    @overload
     def fork(
         self,
         run_id: str,
@@ -126,23 +127,50 @@ class Telling(Facade):
         before: str | int,
         new_run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
+    ) -> Outcome[Any]: ...
+    @overload
+    def fork(
+        self,
+        run_id: str,
+        *,
+        replace: tuple[str, Any],
+        before: str | int | None = None,
+        new_run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Outcome[Any]: ...
+    def fork(
+        self,
+        run_id: str,
+        *,
+        before: str | int | None = None,
+        replace: tuple[str, Any] | None = None,
+        new_run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> Outcome[Any]:
         """Begin another run with this one's history up to a point, and drive it; the source stays as it is.
 
+        With `replace`, one recorded step result among what is taken over is another one: what if it had said this?
+
         Args:
-            before: a step id such as "classify#2", or a seq: what comes before it is taken over.
+            before: a step id such as "classify#2", or a seq: what comes before it is taken over. May be left out with
+                `replace`: then the replaced step is the last event that is taken over.
+            replace: (step id, value): the value is of the type that the step gives, or plain JSON that it decodes from.
+                A step that failed is given a result. The start event's `source` names the step as `replaced`.
             new_run_id: its run id; a new UUIDv7 when None.
             tags: its tags; the source's when None.
 
         Raises:
-            NotFoundError: no such run or step.
-            ConflictError: the point comes after a cancel, or the new run id is taken.
+            NotFoundError: no such run or step, or this engine does not know its workflow.
+            InvalidInputError: the value is no result of that step, or the step is not among what is taken over.
+            ConflictError: the point comes after a cancel, the new run id is taken, or the workflow, given the other
+                result, does not come to what is recorded between it and `before`. Nothing is written.
+            DivergenceError, CodecError: with `replace`, the code does not fit what is recorded before the step; nothing
+                is written. Else as `advance`.
         """
         self._ready()
         new = make_run_id() if new_run_id is None else new_run_id
-        return self._control.fork(
-            checked_run_id(run_id), before, checked_run_id(new), None if tags is None else checked_tags(tags)
-        )
+        labels = None if tags is None else checked_tags(tags)
+        return self._control.fork(checked_run_id(run_id), before, checked_run_id(new), labels, replace)
 
     def delete(self, run_id: str) -> None:
         """Remove a closed run with all of its incarnations. ConflictError when it is open, NotFoundError."""

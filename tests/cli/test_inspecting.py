@@ -1,4 +1,4 @@
-"""What looks closer: show --timeline, --mermaid and --follow, and diff."""
+"""What looks closer: show --timeline, --mermaid and --follow, diff, and fork with another result."""
 
 from __future__ import annotations
 
@@ -248,3 +248,41 @@ def test_a_diff_shows_nothing_raw(run):
     for arguments in (["diff", "a", "b"], ["diff", "a", "b", "--json"]):
         out = run(*arguments).out
         assert set() == {char for char in out if not char.isprintable() and char != "\n"}
+
+
+# ---- fork --replace
+
+
+def test_a_fork_with_another_result(run, engine):
+    run("start", "ask", '"ada"', "--run-id", "r")
+    done = run("--json", "fork", "r", "--replace", "shout", "--value", '"EVE"', "--run-id", "f")
+    assert (0, "suspended") == (done.code, json.loads(done.out)["status"])
+    assert ("EVE", "shout") == (engine.history("f").result_of("shout"), engine.history("f")[0].source["replaced"])
+    assert 1 == run("diff", "r", "f").code
+
+
+def test_a_step_that_failed_is_given_a_result(run):
+    run("start", "read", '"file"', "--run-id", "r")
+    done = run("fork", "r", "--replace", "fail", "--value", '"text"', "--run-id", "f")
+    assert (0, "  text") == (done.code, done.out.splitlines()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--replace", "shout"], "USAGE", "go together"),
+        (["--value", "1"], "USAGE", "go together"),
+        ([], "USAGE", "fork needs to know where"),
+        (["--replace", "shout", "--value", "12"], "INVALID_INPUT", "expected str, got int 12"),
+        (["--replace", "shout", "--value", "{"], "INVALID_INPUT", "not a JSON value"),
+        (["--replace", "other", "--value", "1"], "NOT_FOUND", "recorded steps: shout"),
+        (["--replace", "shout", "--value", '"A"', "--before", "1"], "INVALID_INPUT", "keeps only"),
+    ],
+)
+def test_a_fork_that_can_not_be_is_told_and_makes_nothing(run, engine, arguments, code, text):
+    run("start", "ask", '"ada"', "--run-id", "r")
+    done = run("fork", "r", *arguments)
+    assert (2, "") == (done.code, done.out)
+    assert done.err.startswith(f"stepwell: {code}: ")
+    assert text in done.err
+    assert ["r"] == [record.id for record in engine.runs()]

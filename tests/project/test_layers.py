@@ -65,6 +65,7 @@ FLOORS = {
     "machine": 3,
     "handlers": 3,
     "mailbox": 3,
+    "replacing": 3,
     "scheduler": 3,
     # 4: what performs and records
     "": 4,

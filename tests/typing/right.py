@@ -672,6 +672,7 @@ def asks_and_controls(engine: Engine) -> None:
     assert_type(engine.reset("t1"), Outcome[Any])
     assert_type(engine.fork("t1", before="classify#2", new_run_id="t2"), Outcome[Any])
     assert_type(engine.fork("t1", before=4), Outcome[Any])
+    assert_type(engine.fork("t1", replace=("classify", {"kind": "bug"}), before="draft"), Outcome[Any])
     assert_type(engine.history("t1").result_of("classify", Verdict), Verdict)
     assert_type(engine.history("t1").step("classify").attempts, int)
     assert_type(engine.diff("t1", "t2").same, bool)

@@ -77,10 +77,18 @@ def retry(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def fork(options: argparse.Namespace, terminal: Terminal) -> int:
-    """`stepwell fork RUN --before STEP`: another run with this one's history up to a point."""
-    before: str | int = int(options.before) if options.before.isdecimal() else options.before
+    """`stepwell fork RUN --before STEP`, or `--replace STEP --value JSON`: another run with this one's history."""
+    if (options.replace is None) != (options.value is None):
+        raise UsageError("--replace STEP and --value JSON go together: which step, and what it is to have given")
+    if options.replace is None and options.before is None:
+        raise UsageError("fork needs to know where: --before STEP|SEQ, or --replace STEP --value JSON")
+    where: dict[str, Any] = {"new_run_id": options.run_id}
+    if options.before is not None:
+        where["before"] = int(options.before) if options.before.isdecimal() else options.before
     with open_engine(options, needs_code=True) as engine:
-        return _tell(options, terminal, engine, engine.fork(options.run, before=before, new_run_id=options.run_id))
+        if options.replace is not None:
+            where["replace"] = (options.replace, plain_value(codec_of(engine), options.value))
+        return _tell(options, terminal, engine, engine.fork(options.run, **where))
 
 
 def delete(options: argparse.Namespace, terminal: Terminal) -> int:

@@ -180,7 +180,13 @@ def _starters(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
     made = verb("fork", acting.fork, "Begin another run with this one's history up to a point", _NEEDS_APP)
     _run(made)
-    made.add_argument("--before", required=True, metavar="STEP|SEQ", help="what comes before it is taken over")
+    made.add_argument(
+        "--before",
+        metavar="STEP|SEQ",
+        help="what comes before it is taken over; with --replace it may be left out: then all up to that step",
+    )
+    made.add_argument("--replace", metavar="STEP", help="a recorded step that is to have had another result")
+    made.add_argument("--value", metavar="JSON", help=f"that result: {_VALUE}")
     made.add_argument("--run-id", metavar="ID", help="the new run's key (default: a new one)")
 
 
