@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..store import FORMAT_VERSION
-from . import acting, inspecting, reading, working
+from . import acting, reading, working
 from .mistakes import EXIT_CODES, UsageError
 from .opening import STORE_VARIABLE
 from .terminal import Terminal
@@ -148,7 +148,7 @@ def _readers(verb: Callable[..., argparse.ArgumentParser]) -> None:
     )
     made.add_argument("--incarnation", type=int, metavar="N", help=_INCARNATION)
 
-    made = verb("diff", inspecting.diff, "Compare two runs: where their histories part, and how", _DIFFERS)
+    made = verb("diff", _call_diff, "Compare two runs: where their histories part, and how", _DIFFERS)
     made.add_argument("a", metavar="A", help="a run's id")
     made.add_argument("b", metavar="B", help="another's, or the same one's")
     for name in "ab":
@@ -225,6 +225,12 @@ def _services(verb: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--drain", action="store_true", help="end when nothing is due any more")
     verb("verify", _call_verify, "Read every byte of a store and tell what is damaged", "Changes no record.")
     verb("doctor", _call_doctor, "Show what a store survives, how its runs stand, and what wants to be looked at")
+
+
+def _call_diff(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .inspecting import diff
+
+    return diff(options, terminal)
 
 
 def _call_verify(options: argparse.Namespace, terminal: Terminal) -> int:

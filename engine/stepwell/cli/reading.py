@@ -12,7 +12,6 @@ from ..errors import NotFoundError
 from ..outcomes import RunRecord, WaitingFor
 from ..reading import waits_of_head
 from .describing import EVENT_COLUMNS, event_rows, many, record_json, short, story, when
-from .inspecting import follow
 from .mistakes import OK
 from .opening import open_engine
 from .terminal import Terminal, safe
@@ -50,6 +49,8 @@ def list_runs(options: argparse.Namespace, terminal: Terminal) -> int:
 def show(options: argparse.Namespace, terminal: Terminal) -> int:
     """`stepwell show RUN`: its record and its history."""
     if options.follow:
+        from .inspecting import follow  # most who look at a run look once
+
         return follow(options, terminal)
     with open_engine(options) as engine:
         if options.timeline or options.mermaid:
