@@ -45,6 +45,8 @@ def subject_of(event: e.EventBase) -> str:
             return event.change_id
         case e.Emit():
             return event.topic or ""
+        case e.Spend():
+            return event.label or ""
     named = (getattr(event, name, None) for name in ("step_id", "name", "workflow", "topic"))
     return next((name for name in named if isinstance(name, str)), "")
 
@@ -80,6 +82,14 @@ def _parts(event: e.EventBase) -> Iterator[str]:
             yield _payload(event.result)
         case e.Error():
             yield str(event.error)
+        case e.Spend():
+            yield f"{event.amount:g}"
+        case e.Child():
+            yield f"run {event.child_id}"
+            yield "detached" if event.detached else ""
+        case e.ChildResult():
+            yield f"run {event.child_id} {event.status}"
+            yield str(event.error) if event.error else _payload(event.result)
         case e.Cancel() | e.Pause():
             yield event.reason or ""
         case e.Cancelled():
