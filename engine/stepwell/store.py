@@ -26,6 +26,10 @@ The contract, which `stepwell.testing.contract` checks (a store that can't keep 
 8.  Reads see a prefix of what was committed, never a torn record.
 9.  Driver exceptions never leave a store: it raises `StoreError` and its kinds, or `CorruptHistoryError`.
 10. A store is thread-safe. Used in a forked child it opens its own handles.
+11. `delete` is atomic: whoever is killed in the midst of it leaves the whole run, or none of it. A run that takes the
+    id afterwards has none of its records, attempts, leases or fences.
+12. For its *upkeep* (`closed`, `size`, `vacuum`) a store says which runs are closed since when, what it takes, and
+    gives back what holds nothing; their contract is with `Upkeep`, in `stepwell.upkeep`.
 
 The engine seals records through `seal`: a store calls it when it knows the position, in its transaction.
 """
@@ -41,12 +45,14 @@ from attrs import field, frozen
 from .errors import CorruptHistoryError, StoreError
 from .heads import Blocked, Head, HeadFilter, RunHead, Status, Waiting
 from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, first_broken, open_body, seal
+from .upkeep import ClosedKey, StoreSize, Upkeep, closed_key
 
 __all__ = [
     "FORMAT_VERSION",
     "AlreadyCommitted",
     "AppendOutcome",
     "Blocked",
+    "ClosedKey",
     "Committed",
     "Conflict",
     "CreateOutcome",
@@ -64,12 +70,14 @@ __all__ = [
     "RunHead",
     "Status",
     "Store",
+    "StoreSize",
     "Tail",
     "Then",
     "Transactional",
     "Unknown",
     "Verified",
     "Waiting",
+    "closed_key",
     "envelope",
     "first_broken",
     "open_body",
@@ -248,7 +256,7 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 @runtime_checkable
-class Store(Protocol):
+class Store(Upkeep, Protocol):
     """A place that keeps histories; the contract is in this module's docstring. Instants: microseconds since 1970."""
 
     @property
@@ -374,8 +382,11 @@ class Store(Protocol):
         """End the lease, if it is still this one; nothing else changes."""
         ...
 
-    def delete(self, run_id: str, incarnation: int) -> bool:
-        """Remove a closed run and all its incarnations; False when it is gone, open, or at another incarnation."""
+    def delete(self, run_id: str, incarnation: int, *, fence: int | None = None) -> bool:
+        """Remove a closed run and all its incarnations; False when it is gone, open, or at another incarnation.
+
+        Also False when its fence is another than `fence`, unless that is None: then it was removed and begun anew.
+        """
         ...
 
     def wait(self, run_id: str, seq: int, timeout: float) -> bool:

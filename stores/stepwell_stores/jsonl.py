@@ -44,6 +44,7 @@ from .jsonl_files import Directory, UnsyncedError, WriteError
 from .jsonl_index import Index
 from .jsonl_journal import mark
 from .jsonl_runs import Fence, Held, Run, Runs, begun
+from .jsonl_upkeep import JsonlUpkeep
 from .jsonl_verify import verify
 from .liveness import Owners
 from .rules import (
@@ -63,7 +64,7 @@ from .rules import (
 __all__ = ["JsonlStore"]
 
 
-class JsonlStore:
+class JsonlStore(JsonlUpkeep):
     """Keeps histories in files of a directory, durable against power cuts.
 
     Args:
@@ -342,14 +343,14 @@ class JsonlStore:
                 self._keep(replace(run, held=None))
         self._bell.due.ring()
 
-    def delete(self, run_id: str, incarnation: int) -> bool:
+    def delete(self, run_id: str, incarnation: int, *, fence: int | None = None) -> bool:
         """Remove a closed run; see the port. A small file with its fence stays."""
         check_run_id(run_id)
         with self._access.opened(run_id) as (stem, run):
-            if run is None or not run.closed or run.incarnation != incarnation:
+            if run is None or not run.closed or run.incarnation != incarnation or fence not in (None, run.fence):
                 return False
             self._runs.raise_fence(stem, Fence(run_id, run.fence, True, run.head.created))
-            self._runs.clear(stem)
+            self._runs.clear(stem, run.incarnation)
             return True
 
     def wait(self, run_id: str, seq: int, timeout: float) -> bool:

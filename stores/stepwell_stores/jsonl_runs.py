@@ -290,9 +290,21 @@ class Runs:
         self._files.spoil(f"{stem}.head.json")
         self._files.truncate(name, size)
 
-    def clear(self, stem: str) -> None:
-        """Remove all files of a run but its fence."""
-        names = [name for name in self._files.names() if name.startswith(f"{stem}.") and name != f"{stem}.fence"]
+    def count(self, name: str) -> int:
+        """How many lines a journal has."""
+        return sum(part.count(b"\n") for part in self._parts(name))
+
+    def clear(self, stem: str, newest: int | None = None) -> None:
+        """Remove all files of a run but its fence.
+
+        Args:
+            newest: its incarnation; None when that is not known, and then the whole directory is looked through.
+        """
+        if newest is None:
+            names = [name for name in self._files.names() if name.startswith(f"{stem}.") and name != f"{stem}.fence"]
+        else:
+            journals = [journal(stem, number) for number in range(newest + 1)]
+            names = [f"{stem}.head.json", f"{stem}.tmp", *journals, *(f"{name}.torn" for name in journals)]
         # The head first: it must never speak of another journal under the old name. The first journal last: as long as
         # it is there the rest is looked for again.
         names.sort(key=lambda name: (name == journal(stem, 0), not name.endswith(".head.json")))

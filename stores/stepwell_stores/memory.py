@@ -33,6 +33,7 @@ from stepwell.store import (
 
 from .bell import DueBell
 from .liveness import ForkAware, watch_forks
+from .memory_upkeep import MemoryUpkeep
 from .rules import (
     Clock,
     Position,
@@ -83,7 +84,7 @@ class _Run:
         return Position(self.incarnation, len(self.lines), self.fence, self.closed)
 
 
-class MemoryStore(ForkAware):
+class MemoryStore(MemoryUpkeep, ForkAware):
     """Keeps histories in this process, as bytes, linearizable under one lock. Nothing survives the process.
 
     Args:
@@ -328,13 +329,13 @@ class MemoryStore(ForkAware):
                 run.held = None
         self._due_bell.ring()
 
-    def delete(self, run_id: str, incarnation: int) -> bool:
+    def delete(self, run_id: str, incarnation: int, *, fence: int | None = None) -> bool:
         """Remove a closed run; see the port."""
         check_run_id(run_id)
         with self._changed:
             self._check_open()
             run = self._runs.get(run_id)
-            if run is None or not run.closed or run.incarnation != incarnation:
+            if run is None or not run.closed or run.incarnation != incarnation or fence not in (None, run.fence):
                 return False
             del self._runs[run_id]
             self._deleted[run_id] = (run.fence, run.head.created)
@@ -414,6 +415,12 @@ class MemoryStore(ForkAware):
         live = self._live(run)
         until = None if live is None else live.until
         return RunHead(run.run_id, run.incarnation, len(run.lines), run.fence, run.closed, until, run.head)
+
+    def _run_heads(self) -> Iterator[RunHead]:
+        return map(self._run_head, self._runs.values())
+
+    def _histories(self) -> Iterator[list[bytes]]:
+        return (lines for run in self._runs.values() for lines in run.histories)
 
     def _due(self, run: _Run) -> int | None:
         """When an open run that nobody holds wants to be driven. A lapsed lease makes it due when it lapsed."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias, cast
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from stepwell.errors import CorruptHistoryError, InvalidInputError
 from stepwell.store import (
     Blocked,
+    ClosedKey,
     Conflict,
     Draft,
     Fenced,
@@ -23,6 +25,7 @@ from stepwell.store import (
     Status,
     Then,
     Waiting,
+    closed_key,
     first_broken,
     open_body,
 )
@@ -206,6 +209,25 @@ def matches(head: RunHead, where: HeadFilter) -> bool:
 def shown_status(head: RunHead) -> Status:
     """The status by which heads are filtered: an open run under a live lease is running, whatever its head holds."""
     return "running" if head.lease_until is not None and not head.closed else head.head.status
+
+
+def check_limit(limit: int) -> None:
+    """Refuse an empty page, which would say that there is nothing more."""
+    if limit < 1:
+        raise InvalidInputError(f"limit must be at least 1, got {limit!r}")
+
+
+def closed_page(
+    heads: Iterable[RunHead], after: ClosedKey | None, before: ClosedKey | None, newest_first: bool, limit: int
+) -> list[RunHead]:
+    """A page of closed runs out of all runs, for a store without an index."""
+    check_limit(limit)
+    found = (
+        head
+        for head in heads
+        if head.closed and (after is None or closed_key(head) > after) and (before is None or closed_key(head) < before)
+    )
+    return (heapq.nlargest if newest_first else heapq.nsmallest)(limit, found, key=closed_key)
 
 
 def may_try(blocked: Blocked | None, fingerprints: frozenset[str]) -> bool:

@@ -55,6 +55,7 @@ from .sqlite_history import advance, found, insert, lines_of, made_by, refusal
 from .sqlite_leases import Leases
 from .sqlite_rows import Row, find
 from .sqlite_transact import transact
+from .sqlite_upkeep import SqliteUpkeep
 from .sqlite_verify import verify
 
 __all__ = ["SqliteStore"]
@@ -62,7 +63,7 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 
-class SqliteStore:
+class SqliteStore(SqliteUpkeep):
     """Keeps histories in a SQLite file, durable against power cuts.
 
     Args:
@@ -360,13 +361,13 @@ class SqliteStore:
         self._database.write(lambda db: db.execute(sql.RELEASE, (lease.run_id, lease.fence)))
         self._bell.due.ring()
 
-    def delete(self, run_id: str, incarnation: int) -> bool:
+    def delete(self, run_id: str, incarnation: int, *, fence: int | None = None) -> bool:
         """Remove a closed run; see the port."""
         check_run_id(run_id)
 
         def work(db: sqlite3.Connection) -> bool:
             row = find(db, run_id)
-            if row is None or not row.closed or row.incarnation != incarnation:
+            if row is None or not row.closed or row.incarnation != incarnation or fence not in (None, row.fence):
                 return False
             db.execute(sql.BURY, (run_id, row.fence, row.created))
             for statement in sql.DELETE:

@@ -189,14 +189,17 @@ class Database(ForkAware):
         return db
 
     def _refuse_write(self) -> None:
-        if self.read_only:
-            raise StoreMisconfiguredError(
-                f"{self.path} is open for reading only, so nothing was written; to write, leave mode=ro out of its URL"
-            )
+        self._refuse_reading_only()
         if self._lent_in == threading.get_ident():
             raise StoreError(
                 "a Transaction's function can't write to the store by other ways than its connection; start runs and "
                 "send signals after it, in a Step"
+            )
+
+    def _refuse_reading_only(self) -> None:
+        if self.read_only:
+            raise StoreMisconfiguredError(
+                f"{self.path} is open for reading only, so nothing was written; to write, leave mode=ro out of its URL"
             )
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -233,6 +236,23 @@ class Database(ForkAware):
             handle.drop()
             raise AmbiguousError(f"{self.path}: COMMIT failed: {e}") from e
         return result
+
+    def alone(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` outside of any transaction with all other writers kept out: for what makes its own.
+
+        Raises:
+            StoreUnavailableError: busy, or the disk is full; nothing changed.
+            StoreError, CorruptHistoryError: the file can't be used.
+        """
+        self._refuse_reading_only()
+        handle = self._writer
+        with handle:
+            db = self._open(handle)
+            with self._alone():
+                try:
+                    return work(db)
+                except _DRIVER as e:
+                    raise self._judge(handle, e, NotWrittenError) from e
 
     @contextlib.contextmanager
     def _alone(self, seconds: float | None = None) -> Iterator[None]:

@@ -16,7 +16,7 @@ from stepwell.store import Head, HeadFilter, RunHead
 from .rules import Position, blocked_from, blocked_json, status_from, waiting_from, waiting_json
 from .sqlite_schema import SCHEMA_VERSION
 
-__all__ = ["Row", "find", "head_values", "page", "texts_of"]
+__all__ = ["COLUMNS", "Row", "find", "head_values", "page", "texts_of"]
 
 _FREE = "owner = NULL, lease_until = NULL, owner_lock = NULL, lease_token = NULL"
 _AT = f"""WHERE run_id = ? AND incarnation = ? AND fence = ? AND next_seq = ? AND closed = 0
@@ -80,9 +80,9 @@ FIRST_DUE = """SELECT min(due) FROM stepwell_runs WHERE closed = 0 AND lease_unt
     AND due IS NOT NULL"""
 LEASED = """SELECT lease_until, owner_lock, due, run_id, blocked_by FROM stepwell_runs WHERE lease_until IS NOT NULL"""
 
-_COLUMNS = """r.run_id, r.incarnation, r.next_seq, r.fence, r.closed, r.status, r.workflow, r.version, r.created,
+COLUMNS = """r.run_id, r.incarnation, r.next_seq, r.fence, r.closed, r.status, r.workflow, r.version, r.created,
     r.updated, r.due, r.waiting, r.tags, r.blocked, r.owner, r.lease_until, r.owner_lock, r.lease_token"""
-_FIND = f"SELECT {_COLUMNS} FROM stepwell_runs r WHERE r.run_id = ?"
+_FIND = f"SELECT {COLUMNS} FROM stepwell_runs r WHERE r.run_id = ?"
 _LIVE = "(r.lease_until > ? AND coalesce(r.owner_lock, '') NOT IN (SELECT value FROM json_each(?)))"
 
 
@@ -197,7 +197,7 @@ def page(where: HeadFilter, after: tuple[int, str] | None, limit: int, now: int,
         values += after
     clause = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     order = f"ORDER BY {key}.created DESC, {key}.run_id DESC LIMIT ?"
-    return f"SELECT {_COLUMNS} FROM {source} {clause} {order}", [*values, limit]
+    return f"SELECT {COLUMNS} FROM {source} {clause} {order}", [*values, limit]
 
 
 def texts_of(column: str) -> set[str]:

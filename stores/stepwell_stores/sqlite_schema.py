@@ -157,7 +157,12 @@ CREATE INDEX stepwell_runs_kinds ON stepwell_runs (blocked_by, due, run_id)
     WHERE closed = 0 AND lease_until IS NULL AND blocked_by IS NOT NULL AND due IS NOT NULL;
 """
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
+# Closed runs of a workflow by when they were closed, for retention. An open run has no place in it.
+_VERSION_4 = """
+CREATE INDEX stepwell_runs_closed ON stepwell_runs (workflow, updated, run_id) WHERE closed = 1;
+"""
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """What brings the tables from version 0, 1, ... to the next. Never changed once released, only added to."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

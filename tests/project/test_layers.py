@@ -58,6 +58,7 @@ FLOORS = {
     "differences": 2,
     "histories": 2,
     "mermaid": 2,
+    "upkeep": 2,
     # 3: the sans-IO core
     "fibers": 3,
     "divergence": 3,

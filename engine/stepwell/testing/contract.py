@@ -28,7 +28,7 @@ Needs pytest and hypothesis, which nothing else in `stepwell.testing` imports.
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}_{part}" for part in ("bench", "histories", "leases", "lists", "machine", "watching"))
+    *(f"{__name__}_{part}" for part in ("bench", "histories", "leases", "lists", "machine", "upkeep", "watching"))
 )
 
 from .contract_bench import ManualClock, a_head, a_record, a_start  # noqa: E402 - pytest must know them first
@@ -36,10 +36,11 @@ from .contract_histories import Histories, Outside  # noqa: E402 - pytest must k
 from .contract_leases import Due, Incarnations, Leases  # noqa: E402 - pytest must know them first
 from .contract_lists import Concurrency, Lists, Persistence  # noqa: E402 - pytest must know them first
 from .contract_machine import StoreMachine  # noqa: E402 - pytest must know them first
+from .contract_upkeep import Upkeep  # noqa: E402 - pytest must know them first
 from .contract_watching import Watching  # noqa: E402 - pytest must know them first
 
 __all__ = ["ManualClock", "Persistence", "StoreContract", "StoreMachine", "a_head", "a_record", "a_start"]
 
 
-class StoreContract(Histories, Outside, Leases, Incarnations, Due, Lists, Watching, Concurrency):
+class StoreContract(Histories, Outside, Leases, Incarnations, Due, Lists, Upkeep, Watching, Concurrency):
     """The rules of the port, one test each. Give `make_store` and `advance`."""

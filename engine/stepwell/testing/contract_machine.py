@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
@@ -19,6 +21,7 @@ from stepwell.store import (
     LeaseRequest,
     Store,
     Tail,
+    closed_key,
     seal,
 )
 
@@ -284,3 +287,8 @@ class StoreMachine(RuleBasedStateMachine):
             for number, lines in enumerate(run.histories):
                 closed = run.closed or number < run.incarnation
                 assert self.store.read(run_id, incarnation=number) == Tail(number, 0, lines, closed)
+        keys = sorted(closed_key(head) for head in heads.values() if head.closed)
+        assert [closed_key(head) for head in self.store.closed(limit=99)] == keys
+        size = self.store.size()
+        assert size.events == sum(len(lines) for run in self.runs.values() for lines in run.histories)
+        assert size.runs == Counter("running" if h.lease_until is not None else h.head.status for h in heads.values())

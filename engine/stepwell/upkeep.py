@@ -1,0 +1,98 @@
+"""What a store is asked for its upkeep: which runs are closed since when, how large it is, and to give space back.
+
+A part of the store port, and what callers are told of it. Floor 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from .heads import RunHead, Status
+
+__all__ = ["ClosedKey", "Pruned", "StoreSize", "Upkeep", "closed_key"]
+
+ClosedKey: TypeAlias = tuple[str, int, str]
+"""Where a closed run stands in their order: its workflow, when it was closed (its head's `updated`), its run id."""
+
+
+def closed_key(run: RunHead) -> ClosedKey:
+    """Where a closed run stands among the closed ones."""
+    return run.head.workflow, run.head.updated, run.run_id
+
+
+class StoreSize(msgspec.Struct, frozen=True):
+    """How large a store is.
+
+    Attributes:
+        runs: how many there are, by status; a status that no run has is left out.
+        events: how many events they have, those of earlier incarnations too.
+        bytes: what the store takes on its disk, or in memory the records alone.
+        free: those of them that hold nothing, and are filled before the store grows. `vacuum` gives them back.
+    """
+
+    runs: Mapping[Status, int]
+    events: int
+    bytes: int
+    free: int = 0
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """What `prune` removed, or would remove.
+
+    Attributes:
+        removed: how many runs.
+        run_ids: theirs, those closed first of each workflow first; of more than 10,000 the first 10,000.
+        events: how many events went with them, those of earlier incarnations not counted.
+        kept: how many runs were old enough and stay, by the reason: "newest", among those that `keep_last` keeps;
+            "needed" by an open parent; "unreadable", damaged or of a newer format; "changed", retried, reset or removed
+            by somebody else meanwhile.
+        more: whether `limit` ended it, so that there may be more to remove.
+        dry_run: True when nothing was removed.
+    """
+
+    removed: int = 0
+    run_ids: tuple[str, ...] = ()
+    events: int = 0
+    kept: Mapping[str, int] = {}
+    more: bool = False
+    dry_run: bool = False
+
+
+class Upkeep(Protocol):
+    """The part of the store port that retention needs."""
+
+    def closed(
+        self,
+        *,
+        after: ClosedKey | None = None,
+        before: ClosedKey | None = None,
+        newest_first: bool = False,
+        limit: int,
+    ) -> list[RunHead]:
+        """Heads of closed runs between two keys, in the order of their keys, or from the end with `newest_first`.
+
+        The order is by workflow, then `updated`, then run id, text by code points. Damaged runs are passed by. No heads
+        means that there are no more, never that a page had nothing else.
+
+        Args:
+            after, before: neither of the two is given back; None: from the beginning, to the end.
+            limit: how many, at least 1.
+        """
+        ...
+
+    def size(self) -> StoreSize:
+        """How large it is. A run under a live lease counts as "running", as in `heads`."""
+        ...
+
+    def vacuum(self) -> int:
+        """Give space that holds nothing back to the file system; how many bytes it took less than before, 0 or more.
+
+        No record is changed, and no writer is kept waiting for longer than by an append, unless nobody drives a run.
+
+        Raises:
+            StoreUnavailableError: not now, since runs are being driven; nothing was changed.
+        """
+        ...
