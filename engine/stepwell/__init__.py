@@ -80,6 +80,7 @@ from .outcomes import (
 )
 from .performers import StepContext, current_step
 from .retry import RetryPolicy
+from .upkeep import Pruned, StoreSize
 from .workflows import Workflow, workflow
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ __all__ = [
     "Now",
     "Outcome",
     "Patched",
+    "Pruned",
     "Race",
     "Random",
     "RetryPolicy",
@@ -149,6 +151,7 @@ __all__ = [
     "StepwellWarning",
     "StoreError",
     "StoreMisconfiguredError",
+    "StoreSize",
     "StoreUnavailableError",
     "Suspend",
     "TimedOut",

@@ -1,7 +1,8 @@
 """The engine: load, fold, perform, append, repeat until the run is parked or closed. Floor 4.
 
 This is the facade: it checks what callers give, and hands the work to `Driver` (start, advance, resume), `Control`
-(signal, cancel, retry, fork, ...) and `Queries` (get, runs, history, ...). Its parts are `Telling` and `Asking`.
+(signal, cancel, retry, fork, ...) and `Queries` (get, runs, history, ...). Its parts are `Telling`, `Asking` and
+`Keeping`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .driving import IfClosed, IfOpen
 from .environment import Clock, Environment, SystemClock
 from .environment import new_run_id as make_run_id
 from .errors import InvalidInputError
+from .keeping import Keeping
 from .lifecycle import BudgetSpent, LifecycleEvent
 from .loading import DEFAULT_LIMIT, HistoryLimit, Parts
 from .opening import import_early, open_store, teller
@@ -49,7 +51,7 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
-class Engine(Telling, Asking):
+class Engine(Telling, Asking, Keeping):
     """Runs workflows against a store. Thread-safe; several engines may live in one process; nothing is global.
 
     Nothing is opened before the first call, and a forked child opens its own handles.

@@ -75,6 +75,14 @@ class Registry:
             return self.find(name, "")
         return list(versions.values())[-1]
 
+    def versions(self, name: str) -> list[Workflow[..., Any]]:
+        """The versions of a name that are known."""
+        return list(self._by_name.get(name, {}).values())
+
+    def with_ttl(self) -> list[Workflow[..., Any]]:
+        """The workflows whose closed runs are not kept for ever."""
+        return [w for name in list(self._by_name) for w in self.versions(name) if w.ttl is not None]
+
     def fingerprint(self) -> str:
         """Of the set of names and versions: a run blocked for want of its workflow is tried again when this changes."""
         names = sorted(

@@ -8,6 +8,8 @@ looking again, every `poll` seconds. So a lost wake-up costs at most that.
 
 A run that can't be driven, because its workflow is not known here, its history can't be read or the code does not fit
 it, is marked as blocked, with the code that failed: no worker with that code claims it again. The others go on.
+
+From time to time closed runs whose workflow has a `ttl` are removed, in a thread that lives for one short pass.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from .outcomes import Outcome, Running
 from .retry import as_seconds
 from .session import Session
 from .store import Lease
+from .sweeping import Sweeper
 
 __all__ = ["Worker"]
 
@@ -58,6 +61,8 @@ class Worker:
         threads: how many runs are driven at once, 1 to 1,000.
         poll: seconds or timedelta between two looks at the store while there is nothing to do; at least a millisecond.
         on_outcome: is given each outcome, in the thread that drove the run.
+        prune_every: seconds or timedelta, at least a millisecond, between two sweeps that remove closed runs whose
+            workflow's `ttl` is over, the first one at the beginning; None: never. 10 minutes.
 
     Raises:
         InvalidInputError: an argument is wrong.
@@ -82,6 +87,7 @@ class Worker:
         threads: int = 16,
         poll: timedelta | float = 0.2,
         on_outcome: Callable[[Outcome[Any]], None] | None = None,
+        prune_every: timedelta | float | None = 600.0,
     ) -> None:
         if not isinstance(engine, Engine):
             raise InvalidInputError(f"a Worker works for an Engine, got {engine!r}")
@@ -90,6 +96,11 @@ class Worker:
         self._poll = as_seconds(poll, "poll")
         if self._poll < 0.001:
             raise InvalidInputError(f"poll must be at least 0.001 seconds, got {poll!r}")
+        self._prune_every = None if prune_every is None else as_seconds(prune_every, "prune_every")
+        if self._prune_every is not None and self._prune_every < 0.001:
+            raise InvalidInputError(
+                f"prune_every must be at least 0.001 seconds, or None for never, got {prune_every!r}"
+            )
         self._engine = engine
         self._parts, self._driver = engine._parts, engine._driver
         self._threads = threads
@@ -107,6 +118,7 @@ class Worker:
         self._failed_looks, self._failed_drives = 0, 0  # each in a row, for want of a store that works
         self._sessions: dict[Lease, Session] = {}
         self._ended: Counter[str] = Counter()
+        self._sweeper = Sweeper(self._parts, self._prune_every, self._stopped)
 
     def run(self, *, drain: bool = False, handle_signals: bool = True) -> Counter[str]:
         """Work until `stop`; in the main thread, SIGTERM and SIGINT (Ctrl-C) mean that too, and a second one kills.
@@ -117,7 +129,8 @@ class Worker:
 
         Returns:
             How many stretches of driving ended how: by the status of the outcome; "given up" when told to stop; "given
-            back" undriven; "not driven": blocked, or taken over by another owner; "store failed".
+            back" undriven; "not driven": blocked, or taken over by another owner; "store failed". "pruned" is how many
+            closed runs were removed.
 
         Raises:
             StoreMisconfiguredError, NewerFormatError, CorruptHistoryError: the store can't be used; a store that fails
@@ -169,12 +182,15 @@ class Worker:
             while not self._stopped.is_set():
                 if not self._look(drain):
                     break
+            self._sweeper.wait()
         finally:
             self.stop()
             for _ in crew:
                 self._leases.put(None)
             for thread in crew:
                 thread.join()
+            self._sweeper.wait()
+            self._ended["pruned"] = self._sweeper.removed
             unlisten()
 
     def _look(self, drain: bool) -> bool:
@@ -182,6 +198,7 @@ class Worker:
         self._wake.clear()  # before looking: what comes while we look is looked for again
         if self._stopped.is_set():  # the call that would have woken us is wiped out
             return False
+        self._sweeper.look()
         free, room = self._free, self._room()
         if free < 0 and time.perf_counter() - self._moved > _STALLED:
             self._give_back()

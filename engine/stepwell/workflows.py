@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -11,9 +12,9 @@ from attrs import field, frozen
 
 from .command import Flow
 from .errors import InvalidInputError
-from .retry import RetryPolicy
+from .retry import RetryPolicy, as_seconds
 
-__all__ = ["Workflow", "check_workflow", "workflow"]
+__all__ = ["Workflow", "check_workflow", "checked_workflow_options", "workflow"]
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -28,6 +29,9 @@ class Workflow(Generic[P, R]):
         name: name in histories and in the engine's registry.
         version: version in histories; several versions of one name may live in one engine.
         retry: default retry policy of its steps; None leaves it to the engine.
+        restart: when a run that fails is retried from its failed step, by itself; None: never.
+        strict_inputs: whether a replay compares the inputs of steps with the recorded ones; None: as the engine says.
+        ttl: seconds after which a closed run of it may be removed by whoever prunes; None keeps it for ever.
         recursive: whether it may be its own descendant.
     """
 
@@ -35,6 +39,9 @@ class Workflow(Generic[P, R]):
     name: str = field(kw_only=True)
     version: str = field(kw_only=True, default="1")
     retry: RetryPolicy | None = field(kw_only=True, default=None)
+    restart: RetryPolicy | None = field(kw_only=True, default=None)
+    strict_inputs: bool | None = field(kw_only=True, default=None)
+    ttl: float | None = field(kw_only=True, default=None)
     recursive: bool = field(kw_only=True, default=False)
 
     def __attrs_post_init__(self) -> None:
@@ -47,6 +54,11 @@ class Workflow(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name} version {self.version}>"
+
+    @property
+    def annotated(self) -> Callable[..., Any]:
+        """Whose annotations say the types of its parameters."""
+        return self.fn
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -75,7 +87,14 @@ class Workflow(Generic[P, R]):
 def workflow(fn: Callable[P, Flow[R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, version: str = "1", retry: RetryPolicy | None = None, recursive: bool = False
+    *,
+    name: str | None = None,
+    version: str = "1",
+    retry: RetryPolicy | None = None,
+    restart: RetryPolicy | None = None,
+    strict_inputs: bool | None = None,
+    ttl: timedelta | float | None = None,
+    recursive: bool = False,
 ) -> Callable[[Callable[P, Flow[R]]], Workflow[P, R]]: ...
 def workflow(
     fn: Callable[..., Any] | None = None,
@@ -84,6 +103,9 @@ def workflow(
     name: str | None = None,
     version: str = "1",
     retry: RetryPolicy | None = None,
+    restart: RetryPolicy | None = None,
+    strict_inputs: bool | None = None,
+    ttl: timedelta | float | None = None,
     recursive: bool = False,
 ) -> Any:
     """Make a workflow of a generator function; nothing is registered anywhere until an `Engine` is given it.
@@ -92,6 +114,13 @@ def workflow(
         name: name in histories; the function's own when None.
         version: printable text; change it when running runs must stay on the old code.
         retry: default retry policy of its steps.
+        restart: a run that fails is retried from its failed step, as `engine.retry` does it, after the policy's delay,
+            until its `attempts` runs have failed; None: never. Its `on`, `give_up_on` and `when` judge what left the
+            workflow: the exception, or the recorded failure of the step.
+        strict_inputs: True: a step whose inputs are not the recorded ones any more is a divergence, and blocks the run;
+            None leaves it to the engine, which compares only when it is told to.
+        ttl: how long a closed run of it is kept, timedelta or seconds; then `engine.prune()`, a worker or `stepwell
+            prune` removes it. None keeps it for ever.
         recursive: whether a Child of it may begin among its own descendants.
 
     Raises:
@@ -106,9 +135,11 @@ def workflow(
         >>> double
         <workflow double version 1>
     """
+    options: dict[str, Any] = {"retry": retry, "restart": restart, "strict_inputs": strict_inputs}
+    options |= {"ttl": ttl, "recursive": recursive}
     if fn is None:
-        return lambda f: _make(f, name, version, retry, recursive)
-    return _make(fn, name, version, retry, recursive)
+        return lambda f: _make(f, name, version, **options)
+    return _make(fn, name, version, **options)
 
 
 def check_workflow(value: object) -> Workflow[..., Any]:
@@ -119,7 +150,17 @@ def check_workflow(value: object) -> Workflow[..., Any]:
     return value
 
 
-def _make(fn: Any, name: str | None, version: str, retry: RetryPolicy | None, recursive: bool) -> Workflow[..., Any]:
+def _make(
+    fn: Any,
+    name: str | None,
+    version: str,
+    *,
+    retry: RetryPolicy | None,
+    restart: RetryPolicy | None,
+    strict_inputs: bool | None,
+    ttl: timedelta | float | None,
+    recursive: bool,
+) -> Workflow[..., Any]:
     if isinstance(fn, Workflow):
         raise InvalidInputError(f"{fn!r} is a workflow already")
     if not inspect.isgeneratorfunction(fn):
@@ -135,9 +176,28 @@ def _make(fn: Any, name: str | None, version: str, retry: RetryPolicy | None, re
                 "a workflow takes positional arguments, which are recorded in their order"
             )
     chosen = fn.__name__ if name is None else name
-    for what, text in (("name", chosen), ("version", version)):
+    checked_workflow_options(chosen, version, retry, restart, strict_inputs)
+    return Workflow(
+        fn,
+        name=chosen,
+        version=version,
+        retry=retry,
+        restart=restart,
+        strict_inputs=strict_inputs,
+        ttl=None if ttl is None else as_seconds(ttl, "a workflow's ttl"),
+        recursive=bool(recursive),
+    )
+
+
+def checked_workflow_options(
+    name: object, version: object, retry: object, restart: object, strict_inputs: object
+) -> None:
+    """Refuse wrong options of a workflow with InvalidInputError."""
+    for what, text in (("name", name), ("version", version)):
         if not isinstance(text, str) or not text or len(text) > 200 or not text.isprintable():
             raise InvalidInputError(f"a workflow's {what} must be printable text of 1 to 200 characters, got {text!r}")
-    if retry is not None and not isinstance(retry, RetryPolicy):
-        raise InvalidInputError(f"a workflow's retry must be a RetryPolicy, got {retry!r}")
-    return Workflow(fn, name=chosen, version=version, retry=retry, recursive=bool(recursive))
+    for what, policy in (("retry", retry), ("restart", restart)):
+        if policy is not None and not isinstance(policy, RetryPolicy):
+            raise InvalidInputError(f"a workflow's {what} must be a RetryPolicy, got {policy!r}")
+    if strict_inputs is not None and not isinstance(strict_inputs, bool):
+        raise InvalidInputError(f"a workflow's strict_inputs must be True, False or None, got {strict_inputs!r}")

@@ -51,6 +51,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "WaitingFor",
     ),
     "inspection": ("History", "Diff", "diff"),
+    "retention": ("Pruned", "StoreSize"),
     "steps": ("RetryPolicy", "current_step", "StepContext", "Failure", "failed"),
     "values": ("Codec",),
     "signals": ("Signal", "Command"),

@@ -71,6 +71,9 @@ FLOORS = {
     # 4: what performs and records
     "": 4,
     "engine": 4,
+    "keeping": 4,
+    "retention": 4,
+    "sweeping": 4,
     "facade": 4,
     "asking": 4,
     "telling": 4,

@@ -29,7 +29,7 @@ from .mistakes import ENDED_BADLY, OK, exit_code_of
 from .opening import open_engine
 from .terminal import Terminal, cut, safe
 
-__all__ = ["EXTRAS", "doctor"]
+__all__ = ["EXTRAS", "doctor", "readable_bytes"]
 
 EXTRAS = {"cli": ("rich", "tables that fit, and progress bars")}
 """What is optional for who uses the library: by extra, the module that it brings and what that is for."""
@@ -128,7 +128,7 @@ def _advice_on_place(place: _Place) -> Iterator[_Advice]:
         octal = "700" if Path(str(place.path)).is_dir() else "600"
         yield _Advice(f"{where}: {others} it, and histories hold payloads; chmod {octal} it", safety=True)
     if place.free is not None and place.free < _LITTLE:
-        yield _Advice(f"{where}: only {_bytes(place.free)} are free; a full disk stops every run", safety=True)
+        yield _Advice(f"{where}: only {readable_bytes(place.free)} are free; a full disk stops every run", safety=True)
     sqlite = place.settings.get("sqlite")
     if sqlite and place.settings.get("wal_reset_guard") == "none" and _version(str(sqlite)) < _SAFE_SQLITE:
         yield _Advice(
@@ -267,7 +267,7 @@ def _place_lines(place: _Place) -> Iterator[tuple[str, str]]:
     )
     yield "survives", ", ".join(f"{what}: {_SAID[answer]}" for what, answer in told)
     if place.path:
-        free = "" if place.free is None else f", {_bytes(place.free)} free"
+        free = "" if place.free is None else f", {readable_bytes(place.free)} free"
         yield "file system", (place.file_system or "of unknown type") + free
     if place.mode is not None:
         yield "permissions", f"{place.mode:04o}: {_others(place.mode) or 'its owner only'}"
@@ -306,7 +306,7 @@ def _stepwell() -> str:
         return "(not installed)"
 
 
-def _bytes(number: int) -> str:
+def readable_bytes(number: int) -> str:
     """A size for people."""
     size, unit = float(number), "bytes"
     for bigger in ("KiB", "MiB", "GiB", "TiB"):

@@ -12,11 +12,12 @@ from typing import Any
 from ..codec import Codec
 from ..engine import Engine
 from ..errors import StepwellError, StoreMisconfiguredError
+from ..loading import Parts
 from ..registry import Registry
 from ..store import Store
 from .mistakes import AppError, UsageError
 
-__all__ = ["STORE_VARIABLE", "codec_of", "open_engine", "open_store", "registry_of"]
+__all__ = ["STORE_VARIABLE", "codec_of", "open_engine", "open_store", "parts_of", "registry_of"]
 
 STORE_VARIABLE = "STEPWELL_STORE"
 
@@ -57,6 +58,11 @@ def open_store(url: str, *, must_exist: bool) -> Store:
 def registry_of(engine: Engine) -> Registry:
     """The workflows that an engine knows."""
     return engine._parts.registry
+
+
+def parts_of(engine: Engine) -> Parts:
+    """What an engine works with."""
+    return engine._parts
 
 
 def codec_of(engine: Engine) -> Codec:

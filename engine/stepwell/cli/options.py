@@ -13,6 +13,7 @@ from . import acting, reading, working
 from .mistakes import EXIT_CODES, UsageError
 from .opening import STORE_VARIABLE
 from .terminal import Terminal
+from .upkeep_options import add_upkeep, add_worker_upkeep
 
 __all__ = ["parse"]
 
@@ -223,6 +224,8 @@ def _services(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="time between two looks at an idle store (default: 0.2)",
     )
     made.add_argument("--drain", action="store_true", help="end when nothing is due any more")
+    add_worker_upkeep(made)
+    add_upkeep(verb)
     verb("verify", _call_verify, "Read every byte of a store and tell what is damaged", "Changes no record.")
     verb("doctor", _call_doctor, "Show what a store survives, how its runs stand, and what wants to be looked at")
 

@@ -32,7 +32,9 @@ def work(options: argparse.Namespace, terminal: Terminal) -> int:
 
     with open_engine(options, needs_code=True, may_create=True) as engine:
         teller = _Teller(terminal, options.json)
-        worker = Worker(engine, threads=options.threads, poll=options.poll, on_outcome=teller.tell)
+        worker = Worker(
+            engine, threads=options.threads, poll=options.poll, on_outcome=teller.tell, prune_every=options.prune_every
+        )
         teller.on_broken = worker.stop
         with _stopped_by_signals(worker.stop), _warnings_shown(teller.lock):
             if not options.json:
