@@ -41,6 +41,7 @@ _CONTROLS: dict[str, dict[str, tuple[str, ...]]] = {
     "crowd": {"jsonl": ("ack before write", "recorded step runs again"), "sqlite": _OF_GROUPS},
     "kill_points": {"jsonl": ("ack before write", "no torn-tail cut"), "sqlite": ("ack before write",)},
     "pauses": dict.fromkeys(STORES, ("no fence", "fence checked before the transaction")),
+    "removals": dict.fromkeys(STORES, ("fence forgotten with its run", "removed in pieces")),
     "start_races": dict.fromkeys(STORES, ("existing run looked for before the transaction",)),
 }
 _OF_CALLS = ("another attempt after Unknown", "re-run on Unknown")
@@ -99,13 +100,16 @@ def jobs() -> Iterator[Job]:
         yield Job("crowd", on, ci=100, soak=2_000)
         yield Job("pauses", on, ci=300, soak=2_000)
         yield Job("start_races", on, ci=200, soak=1_000)
+        yield Job("removals", on)
         for harness, planted in _CONTROLS.items():
             for bug in planted[store]:
-                yield Job(harness, (*on, "--plant", bug), ci=300, soak=300, loses=True)
+                count = 0 if harness == "removals" else 300
+                yield Job(harness, (*on, "--plant", bug), ci=count, soak=count, loses=True)
         for kind in _DISK_FAULTS:
             if store == "jsonl" or kind not in _DISK_FAULTS[-2:]:
                 yield Job("disk_faults", (*on, "--kind", kind), ci=30 if kind != "append-only" else 3, soak=400)
         yield Job("disk_faults", (*on, "--kind", "full", "--plant", "error swallowed"), ci=30, soak=30, loses=True)
+    yield Job("removals", ("--store", "sqlite", "--vacuum"))
     yield from power_cuts()
     yield Job("crash_states", count="--states", ci=50_000, soak=2_000_000)
     yield Job("crash_states", ("--plant", "no directory fsync"), "--states", 5_000, 5_000, loses=True)

@@ -25,6 +25,7 @@ FAULTS = {
     "kill_points": "killed at a write, sync, rename or removal",
     "crash_states": "killed or cut off on a simulated disk",
     "power_cuts": "power cut",
+    "removals": "killed while runs are removed and their ids used again",
     "disk_faults": "disk trouble",
     "pauses": "owner stopped past its lease",
     "start_races": "8 processes at once",
