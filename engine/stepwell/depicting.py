@@ -82,14 +82,6 @@ def _parts(event: e.EventBase) -> Iterator[str]:
             yield _payload(event.result)
         case e.Error():
             yield str(event.error)
-        case e.Spend():
-            yield f"{event.amount:g}"
-        case e.Child():
-            yield f"run {event.child_id}"
-            yield "detached" if event.detached else ""
-        case e.ChildResult():
-            yield f"run {event.child_id} {event.status}"
-            yield str(event.error) if event.error else _payload(event.result)
         case e.Cancel() | e.Pause():
             yield event.reason or ""
         case e.Cancelled():
@@ -99,6 +91,20 @@ def _parts(event: e.EventBase) -> Iterator[str]:
             yield f"goes on after event {event.cut - 1}"
         case e.Begin() | e.Unpause() | e.Patch():
             pass
+        case _:
+            yield from _more_parts(event)
+
+
+def _more_parts(event: e.EventBase) -> Iterator[str]:
+    match event:
+        case e.Spend():
+            yield f"{event.amount:g}"
+        case e.Child():
+            yield f"run {event.child_id}"
+            yield "detached" if event.detached else ""
+        case e.ChildResult():
+            yield f"run {event.child_id} {event.status}"
+            yield str(event.error) if event.error else _payload(event.result)
         case _:
             yield from _fields(event)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from attrs import define, field
 from msgspec.structs import replace
 
 from stepwell.errors import ClosedError, NotFoundError
@@ -33,10 +32,10 @@ from stepwell.store import (
 
 from .bell import DueBell
 from .liveness import ForkAware, watch_forks
+from .memory_runs import Held, Run
 from .memory_upkeep import MemoryUpkeep
 from .rules import (
     Clock,
-    Position,
     check_append,
     check_first,
     check_lease,
@@ -52,38 +51,6 @@ from .rules import (
 __all__ = ["MemoryStore"]
 
 
-@define
-class _Held:
-    """A lease, live or lapsed. `token` is that of the request that it was granted to."""
-
-    owner: str
-    until: int
-    token: str
-
-
-@define
-class _Run:
-    run_id: str
-    fence: int
-    head: Head
-    closed: bool
-    histories: list[list[bytes]]
-    held: _Held | None = None
-    attempts: dict[str, tuple[int, int]] = field(factory=dict)
-
-    @property
-    def incarnation(self) -> int:
-        return len(self.histories) - 1
-
-    @property
-    def lines(self) -> list[bytes]:
-        return self.histories[-1]
-
-    @property
-    def position(self) -> Position:
-        return Position(self.incarnation, len(self.lines), self.fence, self.closed)
-
-
 class MemoryStore(MemoryUpkeep, ForkAware):
     """Keeps histories in this process, as bytes, linearizable under one lock. Nothing survives the process.
 
@@ -95,7 +62,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         self._clock = clock or system_clock
         self._changed = threading.Condition()
         self._due_bell = DueBell()
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
         self._deleted: dict[str, tuple[int, int]] = {}  # run id -> (fence, created)
         self._closed = False
         watch_forks(self)
@@ -126,7 +93,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
                 return Created(self._regrant(run, lease)[0])
             fence = self._deleted.get(run_id, (0, 0))[0] + 1
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
-            run = self._runs[run_id] = _Run(run_id, fence, head, then == "closed", [lines])
+            run = self._runs[run_id] = Run(run_id, fence, head, then == "closed", [lines])
             run.attempts[attempt_id] = (0, 0)
             self._changed.notify_all()
             return self._due_bell.told(Created(self._first_lease(run, lease)), head.due)
@@ -202,7 +169,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
             return self._due_bell.told(Committed(expected_seq, incarnation), left)
 
     def _not_at_the_tail(
-        self, run: _Run, incarnation: int, expected_seq: int, fence: int, lines: list[bytes]
+        self, run: Run, incarnation: int, expected_seq: int, fence: int, lines: list[bytes]
     ) -> AlreadyCommitted | Conflict | Fenced:
         if lines and incarnation <= run.incarnation:
             there = run.histories[incarnation][expected_seq : expected_seq + len(lines)]
@@ -214,7 +181,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
 
     def _append_outside(
         self,
-        run: _Run,
+        run: Run,
         incarnation: int | None,
         expected_seq: int | None,
         records: Sequence[Draft],
@@ -394,7 +361,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         if self._closed:
             raise ClosedError("the store is closed")
 
-    def _run(self, run_id: str) -> _Run:
+    def _run(self, run_id: str) -> Run:
         self._check_open()
         run = self._runs.get(run_id)
         if run is None:
@@ -408,10 +375,10 @@ class MemoryStore(MemoryUpkeep, ForkAware):
             return self._deleted[run_id][1]
         raise NotFoundError(f"no page begins after run {run_id!r}: there never was one")
 
-    def _live(self, run: _Run) -> _Held | None:
+    def _live(self, run: Run) -> Held | None:
         return run.held if run.held is not None and run.held.until > self._clock() else None
 
-    def _run_head(self, run: _Run) -> RunHead:
+    def _run_head(self, run: Run) -> RunHead:
         live = self._live(run)
         until = None if live is None else live.until
         return RunHead(run.run_id, run.incarnation, len(run.lines), run.fence, run.closed, until, run.head)
@@ -422,25 +389,25 @@ class MemoryStore(MemoryUpkeep, ForkAware):
     def _histories(self) -> Iterator[list[bytes]]:
         return (lines for run in self._runs.values() for lines in run.histories)
 
-    def _due(self, run: _Run) -> int | None:
+    def _due(self, run: Run) -> int | None:
         """When an open run that nobody holds wants to be driven. A lapsed lease makes it due when it lapsed."""
         if run.closed or self._live(run) is not None:
             return None
         return earlier(run.head.due, None if run.held is None else run.held.until)
 
-    def _lease(self, run: _Run, held: _Held) -> Lease:
+    def _lease(self, run: Run, held: Held) -> Lease:
         return Lease(run.run_id, run.incarnation, run.fence, len(run.lines), held.owner, held.until)
 
-    def _first_lease(self, run: _Run, request: LeaseRequest | None) -> Lease | None:
+    def _first_lease(self, run: Run, request: LeaseRequest | None) -> Lease | None:
         """Grant a lease together with a new incarnation, whose fence it takes."""
         run.held = None
         if request is None or run.closed:
             return None
-        run.held = _Held(request.owner, self._clock() + micros(request.ttl), request.token)
+        run.held = Held(request.owner, self._clock() + micros(request.ttl), request.token)
         return self._lease(run, run.held)
 
     def _regrant(
-        self, run: _Run, request: LeaseRequest | None, incarnation: int | None = None
+        self, run: Run, request: LeaseRequest | None, incarnation: int | None = None
     ) -> tuple[Lease | None, int | None]:
         """Grant a lease if the run is open and free, or find this request's own: (lease, busy until)."""
         if request is None or run.closed or incarnation not in (None, run.incarnation):
@@ -450,5 +417,5 @@ class MemoryStore(MemoryUpkeep, ForkAware):
             mine = request.token and live.token == request.token
             return (self._lease(run, live), None) if mine else (None, live.until)
         run.fence += 1
-        run.held = _Held(request.owner, self._clock() + micros(request.ttl), request.token)
+        run.held = Held(request.owner, self._clock() + micros(request.ttl), request.token)
         return self._lease(run, run.held), None

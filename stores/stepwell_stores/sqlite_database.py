@@ -198,9 +198,8 @@ class Database(ForkAware):
 
     def _refuse_reading_only(self) -> None:
         if self.read_only:
-            raise StoreMisconfiguredError(
-                f"{self.path} is open for reading only, so nothing was written; to write, leave mode=ro out of its URL"
-            )
+            remedy = "to write, leave mode=ro out of its URL"
+            raise StoreMisconfiguredError(f"{self.path} is open for reading only, so nothing was written; {remedy}")
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         handle = self._writer
