@@ -22,6 +22,8 @@ class Held:
 
 @define
 class Run:
+    """A run with all of its incarnations; the last of `histories` is the current one."""
+
     run_id: str
     fence: int
     head: Head
