@@ -29,6 +29,7 @@ from .commands import (
     Uuid,
     step,
 )
+from .composing import durable
 from .engine import Engine
 from .errors import (
     Cancelled,
@@ -163,6 +164,7 @@ __all__ = [
     "Workflow",
     "current_step",
     "diff",
+    "durable",
     "failed",
     "get_logger",
     "step",

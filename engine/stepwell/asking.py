@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .checks import checked_filter, checked_incarnation, checked_limit, checked_run_id, checked_signal, checked_text
-from .commands import Signal
+from .commands import Patched, Signal
 from .facade import Facade
 from .outcomes import RunRecord, WaitingFor
 from .store import Status
@@ -38,6 +38,8 @@ class Asking(Facade):
         tag: tuple[str, str | None] | str | None = None,
         waiting_for: Signal[Any] | str | None = None,
         blocked: bool | None = None,
+        version: str | None = None,
+        closed: bool | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> list[RunRecord]:
@@ -45,13 +47,32 @@ class Asking(Facade):
 
         Args:
             tag: (name, value), or the name alone.
+            version: of the workflow: `runs(version="1", closed=False)` is empty when the code of version 1 can go.
+            closed: False leaves out what is completed, failed or cancelled.
             limit: length of the page, 1 to 10,000.
             after: the last run id of the page before.
         """
         self._ready()
         checked_limit(limit, 10_000)
-        where = checked_filter(status, workflow, tag, waiting_for, blocked)
+        where = checked_filter(status, workflow, tag, waiting_for, blocked, version, closed)
         return self._queries.runs(where, limit, checked_text("after", after))
+
+    def unpatched(self, change_id: str, *, workflow: str | None = None) -> list[RunRecord]:
+        """The open runs that go the old way at `Patched(change_id)`, newest first; when there are none it can go.
+
+        To be asked with code that still has the Patched: each open run is folded, and one that has not come to it is
+        not listed, for it will have the change. A run whose code is not at hand, does not fit or nowhere holds the id
+        is listed unless its history says that it has the change.
+
+        Args:
+            change_id: as the code has it.
+            workflow: only runs of this workflow; of any when None.
+        """
+        from .patches import find_unpatched  # late: asked once in the life of a change
+
+        self._ready()
+        asked = Patched(change_id).change_id  # which says what is wrong with it
+        return find_unpatched(self._parts, asked, checked_text("workflow", workflow))
 
     def waiting(self, signal: Signal[Any] | str | None = None) -> list[WaitingFor]:
         """What open runs wait for, oldest first: who is to decide what, since when, and by which wait id."""

@@ -43,21 +43,32 @@ def checked_count(name: str, value: object) -> int:
     return value
 
 
-def checked_filter(status: Any, workflow: object, tag: object, waiting_for: Any, blocked: object) -> HeadFilter:
+def checked_filter(
+    status: Any,
+    workflow: object,
+    tag: object,
+    waiting_for: Any,
+    blocked: object,
+    version: object = None,
+    closed: object = None,
+) -> HeadFilter:
     """What runs to list; None of any means all."""
     checked_choice("status", status, (None, *get_args(Status)))
     pair = tag if isinstance(tag, tuple) else (tag, None)
     if len(pair) != 2 or not (tag is None or isinstance(pair[0], str)):
         raise InvalidInputError(f"tag must be a name, or a tuple of name and value, got {tag!r}")
-    if blocked is not None and not isinstance(blocked, bool):
-        raise InvalidInputError(f"blocked must be True, False or None, got {blocked!r}")
+    for what, flag in (("blocked", blocked), ("closed", closed)):
+        if flag is not None and not isinstance(flag, bool):
+            raise InvalidInputError(f"{what} must be True, False or None, got {flag!r}")
     name, value = checked_text("tag", pair[0]), checked_text("the value of tag", pair[1])
     return HeadFilter(
         status=status,
         workflow=checked_text("workflow", workflow),
         tag=None if name is None else (name, value),
         waiting_for=None if waiting_for is None else checked_signal(waiting_for).name,
-        blocked=blocked,
+        blocked=None if blocked is None else bool(blocked),
+        version=checked_text("version", version),
+        closed=None if closed is None else bool(closed),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -242,12 +243,16 @@ class Control:
             with suppress(RunClosedError):  # it has ended meanwhile
                 self.force_cancel(run_id, RESTARTED)
             head = self._head(run_id)
+        return self.begin_anew(head, start, (), drive=drive)
+
+    def begin_anew(self, head: RunHead, start: e.Start, more: Sequence[e.EventBase], *, drive: bool) -> Outcome[Any]:
+        """Open the incarnation after the closed one that `head` tells of, with this start and what follows it."""
         number = head.incarnation + 1
         start = msgspec.structs.replace(
             start, session=0, offset=0, incarnation=number, epoch=number, source=None, prefix=0, spent=0, seen=[]
         )
         start = msgspec.structs.replace(start, timestamp=self.parts.stamp())
-        return self._open(head, Plan([start]), drive)
+        return self._open(head, Plan([start, *more]), drive)
 
     def reset(self, run_id: str) -> Outcome[Any]:
         """Begin the run anew with its own input."""

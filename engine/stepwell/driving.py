@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, Protocol
+
+from msgspec.structs import replace
 
 from . import events as e
 from . import lifecycle as lc
@@ -13,6 +15,7 @@ from .errands import Began, Errands
 from .errors import (
     ConflictError,
     CorruptHistoryError,
+    InvalidInputError,
     NotFoundError,
     RunBusyError,
     RunClosedError,
@@ -122,7 +125,7 @@ class Driver:
                 return self.drive(Loaded(run_id, 0, start, workflow, machine, start), made.lease)
         machine.close()
         if isinstance(made, Exists):
-            return self._existing(made.head, start, workflow, drive, if_open, if_closed, control)
+            return self._existing(made.head, start, workflow, args, drive, if_open, if_closed, control)
         return Running(run_id)
 
     def _existing(
@@ -130,6 +133,7 @@ class Driver:
         head: RunHead,
         start: e.Start,
         workflow: Workflow[..., Any],
+        args: tuple[Any, ...],
         drive: bool,
         if_open: IfOpen,
         if_closed: IfClosed,
@@ -147,15 +151,21 @@ class Driver:
             )
         if policy == "restart":
             return control.restart(head.run_id, start, drive=drive)
-        self._check_same_input(head, workflow, start)
-        outcome = outcome_of_head(self.parts.codec, self.parts.store, head, workflow)
+        own = known_workflow(self.parts.registry, head) or workflow  # a run stays on the version that it has
+        self._check_same_input(head, own, start, args)
+        outcome = outcome_of_head(self.parts.codec, self.parts.store, head, own)
         if head.closed:
             if policy == "retry_failed" and isinstance(outcome, RunFailed):
                 return control.retry(head.run_id, drive=drive)
             return outcome
         return self.advance(head.run_id, join=True) if drive else outcome
 
-    def _check_same_input(self, head: RunHead, workflow: Workflow[..., Any], start: e.Start) -> None:
+    def _check_same_input(
+        self, head: RunHead, workflow: Workflow[..., Any], start: e.Start, args: tuple[Any, ...]
+    ) -> None:
+        if workflow.version != start.version:
+            with suppress(InvalidInputError):  # then they are no input of that version
+                start = replace(start, input=encode_input(self.parts.codec, workflow, args))
         first = next(read_history(self.parts.store, head.run_id, incarnation=head.incarnation))
         if isinstance(first, e.Start) and not same_input(self.parts.codec, workflow, first.input, start.input):
             raise ConflictError(

@@ -74,6 +74,8 @@ class Engine(Telling, Asking, Keeping):
         history_limit: how long histories may grow before their runs are blocked; None without a limit.
         max_depth: how many ancestors a child may have; 32 when None. It holds for the runs that are started here, and
             for all of their descendants.
+        strict_inputs: compare the inputs of steps with the recorded ones whenever a run is answered from its history;
+            workflows may say otherwise.
         environment: clock, chance and threads at once, for simulations; excludes `clock` and `executor`.
         perform: how a step's function is called, for simulations.
 
@@ -107,11 +109,14 @@ class Engine(Telling, Asking, Keeping):
         meter: Callable[[BudgetSpent], None] | None = None,
         history_limit: HistoryLimit | None = DEFAULT_LIMIT,
         max_depth: int | None = None,
+        strict_inputs: bool = False,
         environment: Environment | None = None,
         perform: Perform = call_step,
     ) -> None:
         if environment is not None and (clock is not None or executor is not None):
             raise InvalidInputError("give an environment, or a clock and an executor, not both")
+        if not isinstance(strict_inputs, bool):
+            raise InvalidInputError(f"strict_inputs must be True or False, got {strict_inputs!r}")
         ttl, most = checked_ttl(lease), checked_count("keep_parked", keep_parked)
         import_early()
         env = environment or Environment(clock=clock or SystemClock(), executor=executor)
@@ -132,6 +137,7 @@ class Engine(Telling, Asking, Keeping):
             parked=Parked(most if on_event is None else 0),  # a listener hears of each step that is replayed
             limit=history_limit,
             max_depth=None if max_depth is None else checked_count("max_depth", max_depth),
+            strict_inputs=strict_inputs,
         )
         super().__init__(parts, Sessions(opened, ttl, renews=env.threads))
 

@@ -39,6 +39,7 @@ __all__ = [
     "Cancelled",
     "Child",
     "ChildResult",
+    "Compensate",
     "Complete",
     "Emit",
     "Error",
@@ -278,6 +279,10 @@ class Spend(EventBase, frozen=True, kw_only=True, tag="spend"):
     label: str | None = None
 
 
+class Compensate(EventBase, frozen=True, kw_only=True, tag="compensate"):
+    """The run has failed and is not restarted: its compensations begin. Written when a policy had to be asked."""
+
+
 class Child(EventBase, frozen=True, kw_only=True, tag="child"):
     """A child is to be started; it is, before the owner writes anything else, or by whoever finds this.
 
@@ -366,11 +371,17 @@ class Retry(EventBase, frozen=True, kw_only=True, tag="retry"):
 
     Attributes:
         spent: what children had spent whose ends are dropped.
+        restart: how often the run was restarted by its workflow's policy, this time included; 0: somebody asked for it.
+        error: of a restart, what the run failed with.
+        due: of a restart, when the run goes on.
     """
 
     cut: int
     patches: dict[str, bool] = {}
     spent: Amount = 0
+    restart: int = 0
+    error: Failure | None = None
+    due: str | None = None
 
 
 Event: TypeAlias = (
@@ -388,6 +399,7 @@ Event: TypeAlias = (
     | Patch
     | Emit
     | Spend
+    | Compensate
     | Child
     | ChildResult
     | Cancel

@@ -69,6 +69,10 @@ class Handlers:
         """A cancel came: a run that was about to go on as new is closed instead."""
         raise NotImplementedError
 
+    def compensate(self) -> bool:
+        """Begin to undo what was done; False when there is nothing to be undone, or it is being undone already."""
+        raise NotImplementedError
+
     # ---- the owner's events
 
     def _owed(self, event: Any, kinds: tuple[type[c.Command[Any]], ...], name: str | None = None) -> Pending:
@@ -80,6 +84,8 @@ class Handlers:
 
     def _on_step(self, event: e.Step) -> None:
         pending: Any = self.pending.get(event.at)
+        if pending is None and event.at.startswith("undo.") and self.compensate():
+            pending = self.pending.get(event.at)  # recorded when the workflow had no policy of restarts
         if pending is None or pending.name != event.name:
             raise self._divergence(event)
         if pending.lost:  # it ended together with the winner of its Race
@@ -167,6 +173,9 @@ class Handlers:
         pending.budget = event.budget
         if not event.detached:
             self.children[event.child_id] = event.at
+
+    def _on_compensate(self, _event: e.Compensate) -> None:
+        self.compensate()
 
     def _on_patch(self, event: e.Patch) -> None:
         self.patches[event.change_id] = True
@@ -269,6 +278,7 @@ HANDLERS: dict[type[e.EventBase], Callable[[Handlers, Any], None]] = {
     e.Uuid: Handlers._on_value,
     e.Emit: Handlers._on_emit,
     e.Spend: Handlers._on_spend,
+    e.Compensate: Handlers._on_compensate,
     e.Child: Handlers._on_child,
     e.ChildResult: Handlers._on_child_result,
     e.Patch: Handlers._on_patch,

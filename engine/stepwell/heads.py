@@ -104,3 +104,5 @@ class HeadFilter(msgspec.Struct, frozen=True):
     tag: tuple[str, str | None] | None = None
     waiting_for: str | None = None
     blocked: bool | None = None
+    version: str | None = None
+    closed: bool | None = None

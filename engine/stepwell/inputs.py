@@ -33,7 +33,7 @@ def encode_input(codec: Codec, workflow: Workflow[..., Any], args: tuple[Any, ..
             f"workflow {workflow.name!r} takes {workflow.signature}, and was given {len(args)} arguments: {error}"
         ) from error
     parts = []
-    for i, (value, annotation) in enumerate(zip(values, parameter_annotations(workflow.fn), strict=True)):
+    for i, (value, annotation) in enumerate(zip(values, parameter_annotations(workflow.annotated), strict=True)):
         try:
             parts.append(codec.encode(value, annotation))
         except CodecError as error:
@@ -48,7 +48,7 @@ def decode_input(codec: Codec, workflow: Workflow[..., Any], raw: Raw) -> list[A
     Raises:
         CodecError: they don't fit, in number or type.
     """
-    annotations = parameter_annotations(workflow.fn)
+    annotations = parameter_annotations(workflow.annotated)
     values = split_list(raw)
     try:
         workflow.filled(values)

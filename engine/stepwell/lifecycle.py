@@ -25,6 +25,7 @@ __all__ = [
     "RunContinued",
     "RunOpened",
     "RunParked",
+    "RunRestarting",
     "SessionStarted",
     "SignalSent",
     "StepAttemptFailed",
@@ -177,6 +178,15 @@ class RunClosed(_Event, frozen=True):
     failure: Failure | None = None
 
 
+class RunRestarting(_Event, frozen=True):
+    """The run failed, and goes on from what failed at `due`; `restart` is 1 the first time."""
+
+    run_id: str
+    restart: int
+    failure: Failure
+    due: datetime
+
+
 class RunBlocked(_Event, frozen=True):
     """The code and the history don't fit; `run_due` passes the run by until the code changes."""
 
@@ -248,6 +258,7 @@ LifecycleEvent: TypeAlias = (
     | SignalSent
     | RunParked
     | RunClosed
+    | RunRestarting
     | RunBlocked
 )
 """Anything that `on_event` may get."""

@@ -22,6 +22,7 @@ from .performers import Performer
 from .registry import Registry, fingerprint
 from .retry import RetryPolicy
 from .store import Blocked, Head, LeaseRequest, Status, Store, Tail, Waiting
+from .strictness import InputCheck, is_strict
 from .wire import read_tail
 from .workflows import Workflow
 
@@ -84,6 +85,7 @@ class Parts(msgspec.Struct, frozen=True):
         parked: runs that are kept in memory.
         limit: how long histories may grow; None without a limit.
         max_depth: how many ancestors the children of runs that are started here may have.
+        strict_inputs: whether a replay compares the inputs of steps, of workflows that don't say.
     """
 
     store: Store
@@ -101,6 +103,7 @@ class Parts(msgspec.Struct, frozen=True):
     parked: Parked[Loaded]
     limit: HistoryLimit | None = None
     max_depth: int | None = None
+    strict_inputs: bool = False
 
     def lease_request(self) -> LeaseRequest:
         """Ask for a lease; made once for all repeats of one write."""
@@ -193,13 +196,17 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
         raise CorruptHistoryError(f"run {run_id!r}: its history does not begin with a start event")
     workflow = parts.registry.find(start.workflow, start.version)
     with replaying():
-        machine = Machine(workflow, start, codec=parts.codec, run_id=run_id)
+        check = None
+        if is_strict(workflow, parts.strict_inputs):
+            check = InputCheck(run_id, workflow.name, parts.codec)
+        trace = None if check is None else check.trace
+        machine = Machine(workflow, start, codec=parts.codec, run_id=run_id, trace=trace)
         last: e.EventBase = start
         replayed: list[StepReplayed] = []
         try:
             page = first
             while True:
-                machine.fold(page)
+                machine.fold(page if check is None else check.passing(page, machine.seq))
                 last = page[-1] if page else last
                 if parts.listens:
                     replayed += [StepReplayed(run_id, one.step_id, one.at) for one in page if isinstance(one, e.Step)]
@@ -210,6 +217,8 @@ def load(parts: Parts, run_id: str, *, incarnation: int | None = None) -> Loaded
         except BaseException:
             machine.close()
             raise
+        if check is not None:
+            check.end()
     return Loaded(run_id, start.incarnation, start, workflow, machine, last, size, replayed)
 
 
@@ -221,6 +230,8 @@ def _caught_up(parts: Parts, run: Loaded, incarnation: int | None) -> bool:
         if not first or first.pop(0) != run.last:
             return False
         for page in chain((first,), pages):
+            if is_strict(run.workflow, parts.strict_inputs) and any(type(event) is e.Step for event in page):
+                return False  # only a whole replay knows what they were called with
             if page:
                 with replaying():
                     run.machine.fold(page)

@@ -91,6 +91,7 @@ class Machine(Handlers):
         children: children that were started and have not ended, by run id; `abandoned`, those that nobody waits for.
         suppressed: how compensations failed.
         has_children: whether a Child was ever yielded.
+        undone: whether compensations have begun to run; of a run that has failed and may be restarted, they wait.
         next_input: the arguments of the next incarnation, when `status` is "continue".
 
     Raises:
@@ -131,6 +132,7 @@ class Machine(Handlers):
         self.suppressed: list[Failure] = []
         self.next_input: Raw | None = None
         self.has_children = False
+        self.undone = False
         self._compensations: list[c.Step[Any]] = []
         self._ending: tuple[str, BaseException | None] | None = None  # while compensations run
         self._asking: tuple[Fiber, str] | None = None
@@ -337,12 +339,24 @@ class Machine(Handlers):
 
     def _end_badly(self, status: str, error: BaseException | None) -> None:
         """The run is to be closed so, once its compensations have run, the newest first."""
-        if not self._compensations:
-            self.status, self.error = status, error
-            return
-        self._ending = status, error
+        self.status, self.error = status, error
+        if status == "cancelled" or self.workflow.restart is None:  # or else its owner asks that policy first
+            self.compensate()
+
+    @property
+    def to_undo(self) -> bool:
+        """Whether there are compensations that have not begun to run."""
+        return bool(self._compensations) and not self.undone
+
+    def compensate(self) -> bool:
+        """Begin to undo what was done; False when there is nothing to be undone, or it is being undone already."""
+        if not self._compensations or self.undone or self.closed or self.status not in ("error", "cancelled"):
+            return False
+        self._ending = self.status, self.error
+        self.status, self.error, self.undone = "open", None, True
         self._fibers.begin(_undone(self._compensations), "undo.")
         self._run()
+        return True
 
     def _stop_going_on(self) -> None:
         if self.status == "continue":

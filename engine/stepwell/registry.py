@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -33,7 +34,7 @@ class Registry:
         check_workflow(workflow)
         versions = self._by_name.setdefault(workflow.name, {})
         known = versions.setdefault(workflow.version, workflow)
-        if known is not workflow:
+        if known != workflow:  # the same object, or `durable` of the same callable
             raise InvalidInputError(
                 f"two workflows are named {workflow.name!r} in version {workflow.version!r}: "
                 f"{known.fn.__module__}.{known.fn.__qualname__} and {workflow.fn.__module__}.{workflow.fn.__qualname__}"
@@ -111,13 +112,24 @@ def fingerprint(workflow: Workflow[..., Any]) -> str:
     known: str | None = workflow.__dict__.get("_fingerprint")
     if known is None:
         hashed = blake2b(f"{workflow.name}\0{workflow.version}".encode(), digest_size=16)
-        _add_code(hashed, workflow.fn.__code__)
-        module = inspect.getmodule(workflow.fn)
+        source = _source(workflow.annotated)
+        if hasattr(source, "__code__"):
+            _add_code(hashed, source.__code__)
+        module = inspect.getmodule(source)
         with suppress(OSError, TypeError):  # typed at a prompt: the byte code alone has to do
             hashed.update(inspect.getsource(module).encode("utf-8", "surrogatepass") if module else b"")
         known = hashed.hexdigest()
         object.__setattr__(workflow, "_fingerprint", known)
     return known
+
+
+def _source(fn: Any) -> Any:
+    """The function behind partials and methods."""
+    while True:
+        inner = getattr(fn, "func", None) if isinstance(fn, partial) else getattr(fn, "__func__", None)
+        if inner is None:
+            return fn
+        fn = inner
 
 
 def _add_code(hashed: Any, code: CodeType) -> None:

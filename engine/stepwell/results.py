@@ -82,6 +82,9 @@ def flow_result(workflow: Workflow[..., Any]) -> Any:
     Raises:
         CodecError: the annotation can't be resolved.
     """
+    if workflow.annotated is not workflow.fn:  # it gives what its one step gives
+        into = callee_of(workflow.annotated).defaults.into
+        return return_annotation(workflow.annotated) if into is c.UNSET else into
     annotation = return_annotation(workflow.fn)
     args = get_args(annotation)
     return args[2] if get_origin(annotation) is Generator and len(args) == 3 else c.UNSET

@@ -11,7 +11,6 @@ append succeeds the session writes first and feeds after, so that it can't lose 
 
 from __future__ import annotations
 
-import threading
 from datetime import datetime
 from typing import Any
 
@@ -25,21 +24,18 @@ from .blocking import block_driven
 from .ends import closing_event, next_events
 from .errors import CodecError, CorruptHistoryError, DivergenceError, InvalidInputError, LeaseLostError, StepwellError
 from .fibers import Pending
-from .flights import Flights
 from .frontier import answer_to, suspend_event
-from .growth import Growth
 from .kin import Kin, next_look
+from .ledger import Ledger
 from .limits import HistoryLimitError
-from .loading import Loaded, Parts, load, make_head
+from .loading import Loaded, Parts, make_head
 from .logs import logger
 from .outcomes import Outcome, Running, RunPaused, RunSuspended
 from .performers import NoThreadError
 from .reading import outcome_of
-from .recorder import Recorder, taken_over
-from .reports import Reports
+from .restarts import Restarts
 from .store import Lease, Status
 from .transacting import Transactions
-from .wire import read_tail
 
 __all__ = ["CODE_ERRORS", "PASSING", "STATUS", "GoesOn", "Session"]
 
@@ -52,9 +48,6 @@ PASSING = (MemoryError, OSError, NoThreadError)
 STATUS: dict[str, Status] = {"complete": "completed", "cancelled": "cancelled", "error": "failed"}
 """The status of a closed run, by how its machine ended."""
 
-MAX_BATCH = 512
-"""Events that are fed before they are written, at most."""
-
 POLL = 1.0
 """Seconds after which an owner that waits looks for events from outside, when nobody told it of any."""
 
@@ -65,7 +58,7 @@ class GoesOn(msgspec.Struct, frozen=True):
     lease: Lease
 
 
-class Session:
+class Session(Ledger):
     """Drives one run under one lease until it is parked or closed.
 
     Args:
@@ -76,23 +69,14 @@ class Session:
     """
 
     def __init__(self, parts: Parts, run: Loaded, lease: Lease, kin: Kin) -> None:
-        self.parts = parts
-        self.run = run
-        self.machine = run.machine
-        self.lease = lease
+        super().__init__(parts, run, lease)
         self.kin = kin
-        self.recorder = Recorder(parts.store, parts.environment.clock, lease, run.seq, run.size)
-        self.growth = Growth(parts, run.run_id)
-        self.wakeup = threading.Event()
         self.told = False  # of an event from outside
         self.leaving = False
         self.contained: type[BaseException] | None = None  # what is this run's own fault, and blocks it
-        self.flights = Flights(parts, run, self.wakeup)
-        self.reports = Reports(parts, run.run_id, self.flights, run.machine.spent)
         self.transactions = Transactions(parts, run, self.flights)
-        self._batch: list[e.EventBase] = []
+        self.restarts = Restarts(parts, run)
         self._outcomes: dict[str, e.EventBase] = {}
-        self._write_first = False
         self._parked = False
 
     def notify(self, *, cancel: bool = False) -> None:
@@ -126,8 +110,9 @@ class Session:
         for step in self.run.replayed:
             parts.tell(step)
         try:
+            self.restarts.look()
             while True:
-                outcome = self._go_on()
+                outcome = self._go_on() if self.restarts.due is None else self._await_restart()
                 if outcome is not None:
                     return outcome
         except (*CODE_ERRORS, CorruptHistoryError) as error:
@@ -165,10 +150,7 @@ class Session:
         if machine.has_children and not machine.paused and self._tend_children():
             return None
         if machine.status != "open" and not machine.paused:
-            if machine.status == "continue":
-                return self._continue_run()
-            self._close_run()
-            return None
+            return self._continue_run() if machine.status == "continue" else self._close_run()
         if not machine.paused and not self.leaving and (ready := flights.ready(machine)):
             self._launch(ready)
             return None
@@ -177,6 +159,18 @@ class Session:
             self._wait(wait)
             return None
         return self._park()
+
+    def _await_restart(self) -> Outcome[Any] | None:
+        """Wait until a run that failed may go on; the outcome when that is for another session."""
+        machine = self.machine
+        left = 0.0 if machine.closed or self.recorder.lost else self.restarts.seconds_left(machine)
+        if not left:
+            self.restarts.due = None
+        elif machine.paused or self.leaving or left > self.parts.park_after:
+            return self._park()
+        else:
+            self._wait(min(POLL, left))
+        return None
 
     def _answer_pure(self) -> bool:
         """Answer, and feed, every command that has no effect behind it."""
@@ -205,18 +199,6 @@ class Session:
                 if machine is not self.machine or machine.asking is not None or machine.paused:
                     break  # what came from outside, or from the code, is to be looked at first
         return moved
-
-    def _feed_pure(self, event: e.EventBase) -> None:
-        """Feed an event that no effect is behind, and write it soon; after a conflict, write it first."""
-        if self._write_first:
-            if not self._append([event]):
-                return  # the tail has moved: look again what is to be answered
-            self.machine.feed(event)
-        else:
-            self.machine.feed(event)
-            self._batch.append(event)
-            if len(self._batch) >= MAX_BATCH and self._append([]):
-                self.growth.check(self.recorder, cleaning=self.machine.cancelled)
 
     def _record_outcomes(self) -> bool:
         """Write what effects came to, and only then feed it; False when the tail had moved."""
@@ -287,52 +269,6 @@ class Session:
             self.reports.tell_of(event, self.machine.budget)
         self.machine.feed(event)
 
-    # ---- writing
-
-    def _append(self, events: list[e.EventBase], **how: Any) -> bool:
-        """Write the batch and these events; False when the tail had moved, which is taken in then."""
-        written = [*self._batch, *events] if self._batch else events
-        if self.recorder.append(written, **how):
-            self._batch.clear()
-            self._write_first = False
-            if written:
-                self.run.last = written[-1]
-            if self.parts.listens:
-                for event in written:
-                    self.reports.tell_of(event, self.machine.budget)
-            return True
-        self._catch_up()
-        self.reports.spent = self.machine.spent
-        return False
-
-    def _catch_up(self) -> None:
-        """Take in what was appended from outside; build the machine again when it is ahead of the history."""
-        if self._batch:
-            self._batch.clear()
-            self._write_first = True
-            self.machine.close()
-            again = load(self.parts, self.run.run_id, incarnation=self.run.incarnation)
-            self.run.machine = self.machine = again.machine
-            self._check_owner(again.last)
-            self.run.last = again.last
-            self.recorder.seq = again.seq
-            return
-        tail = self.parts.store.read(self.run.run_id, self.recorder.seq, incarnation=self.run.incarnation)
-        if tail is None:
-            raise LeaseLostError(f"run {self.run.run_id!r} was deleted", run_id=self.run.run_id)
-        events = read_tail(tail, self.run.run_id)
-        if events:
-            self._check_owner(events[-1])
-        for event in events:
-            self.machine.feed(event)
-            self.run.last = event
-            self.recorder.seq += 1
-
-    def _check_owner(self, newest: e.EventBase) -> None:
-        """A newer session has written, or was told of something: this one must not perform what that one performs."""
-        if newest.session > self.lease.fence:
-            raise taken_over(self.lease, newest.session)
-
     # ---- waiting
 
     def _seconds_to_wait(self) -> float | None:
@@ -375,7 +311,9 @@ class Session:
         waits: list[e.EventBase] = []
         status: Status = "paused"
         due = None
-        if not machine.paused:
+        if not machine.paused and self.restarts.due is not None:
+            status, due = "suspended", self.restarts.due
+        elif not machine.paused:
             waits = [suspend_event(p, parts.now()) for p in machine.waits if not p.recorded]
             left = self.flights.ready(machine)  # for whoever comes next, when this session was told to leave
             status, due = ("pending", parts.now()) if left else ("suspended", min(self._dues(), default=None))
@@ -391,6 +329,8 @@ class Session:
             return Running(run_id)
         if status == "paused":
             return RunPaused(run_id)
+        if self.restarts.due is not None:
+            return self.restarts.outcome(waiting_for)
         reason = head.waiting[0].reason if head.waiting else None
         return RunSuspended(run_id, waiting_for, reason, due, tuple(machine.children))
 
@@ -419,9 +359,25 @@ class Session:
         parts.tell(lc.RunContinued(run.run_id, number))
         return GoesOn(lease)
 
-    def _close_run(self) -> None:
-        """Write the closing event, and feed it."""
+    def _close_run(self) -> Outcome[Any] | GoesOn | None:
+        """Write the closing event, and feed it; how the run goes on when its workflow's policy restarts it instead."""
         machine, parts = self.machine, self.parts
+        if machine.status == "error" and self.run.workflow.restart is not None:
+            if self._batch:
+                self._append([])  # what the next incarnation begins with is read from the history
+                return None
+            again = self.restarts.open_next(machine, self.recorder, leaving=self.leaving)
+            if again:
+                lease = self.restarts.lease
+                return self.restarts.outcome(()) if lease is None else GoesOn(lease)
+            if again is not None:
+                self._catch_up()
+                return None
+            if machine.to_undo:
+                begins = e.Compensate(timestamp=parts.stamp())
+                if self._append([begins]):
+                    machine.feed(begins)
+                return None
         event = closing_event(machine, self.recorder.seq + len(self._batch), parts.stamp())
         if machine.error is not None:
             logger.info("run %r failed", self.run.run_id, exc_info=machine.error)
@@ -433,6 +389,7 @@ class Session:
             parts.tell(lc.RunClosed(self.run.run_id, status, event.error if isinstance(event, e.Error) else None))
             if self.run.start.parent is not None:
                 self.kin.tell_parent(event)
+        return None
 
     def _ended(self) -> Outcome[Any]:
         return outcome_of(self.parts.codec, self.run.run_id, self.run.workflow, self.run.last)

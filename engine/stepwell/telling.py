@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 from . import events as e
-from .checks import checked_reason, checked_run_id, checked_signal, checked_tags
-from .commands import Signal
+from .checks import checked_choice, checked_reason, checked_run_id, checked_signal, checked_tags
+from .commands import Flow, Signal
 from .environment import new_run_id as make_run_id
+from .errors import InvalidInputError
 from .facade import Facade
 from .outcomes import Outcome
 from .signals import Message
 
+if TYPE_CHECKING:
+    from .signal_start import IfSignalled
+
 __all__ = ["Telling"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Telling(Facade):
@@ -61,18 +66,42 @@ class Telling(Facade):
         *,
         wait: str | None = None,
         id: str | None = None,
+        start: tuple[Callable[[*Ts], Flow[Any]], *Ts] | None = None,
+        tags: Mapping[str, str] | None = None,
+        if_closed: IfSignalled = "error",
     ) -> None:
         """Send a signal: durable when this returns, buffered when it is early; nobody is driven here.
 
-        Arguments as `resume`.
+        Other arguments as `resume`.
+
+        Args:
+            start: `(workflow, *args)`: when there is no such run, it is created with the signal in it, in one write;
+                one that is there only gets the signal, whatever its input. To send again after a crash, or from two
+                places, give the signal an `id`: it counts once, also when the run is closed by now.
+            tags: of the run that `start` creates.
+            if_closed: with `start`, the run is there and closed. "error": RunClosedError; "restart": begin it anew with
+                the signal.
 
         Raises:
             RunClosedError, NotFoundError: nobody can get it.
-            InvalidInputError: the payload does not fit the Suspend that waits for it.
+            InvalidInputError: the payload does not fit the Suspend that waits for it, or the arguments the workflow.
             EventMismatchError: `wait` names a wait that is over.
+            ConflictError: the run is of another workflow than `start` names.
         """
         self._ready()
-        self._control.signal(checked_run_id(run_id), Message.of(checked_signal(signal), value, wait, id))
+        message = Message.of(checked_signal(signal), value, wait, id)
+        if start is None:
+            if tags is not None or if_closed != "error":
+                raise InvalidInputError("tags and if_closed are for a signal that may start its run; give start too")
+            self._control.signal(checked_run_id(run_id), message)
+            return
+        from .signal_start import SignalStart, split_start  # late: few programs use it
+
+        checked_choice("if_closed", if_closed, ("error", "restart"))
+        workflow, args = split_start(start)
+        self._parts.registry.add(workflow)
+        sender = SignalStart(self._parts, self._driver, self._control)
+        sender.send(checked_run_id(run_id), message, workflow, args, checked_tags(tags or {}), if_closed)
 
     # ---- control
 
@@ -110,12 +139,25 @@ class Telling(Facade):
     # ---- incarnations
 
     def retry(self, run_id: str) -> Outcome[Any]:
-        """Go on from what failed; finished steps stay finished. ConflictError when it has not failed."""
+        """Go on from what failed, on the version that the run has; finished steps stay finished.
+
+        Raises:
+            ConflictError: it has not failed.
+            NotFoundError, VersionMismatchError: this engine does not know its workflow in that version.
+        """
         self._ready()
         return self._control.retry(checked_run_id(run_id))
 
     def reset(self, run_id: str) -> Outcome[Any]:
-        """Begin a run anew with its own input and an empty history; an open one is closed as cancelled first."""
+        """Begin a run anew with its own input and an empty history; an open one is closed as cancelled first.
+
+        It begins on the version that it has. To begin it anew on another one, call
+        `start(workflow, ..., run_id=run_id, if_open="restart", if_closed="restart")`.
+
+        Raises:
+            NotFoundError: no such run, or this engine does not know its workflow.
+            VersionMismatchError: it knows other versions of it only.
+        """
         self._ready()
         return self._control.reset(checked_run_id(run_id))
 
@@ -149,7 +191,8 @@ class Telling(Facade):
     ) -> Outcome[Any]:
         """Begin another run with this one's history up to a point, and drive it; the source stays as it is.
 
-        With `replace`, one recorded step result among what is taken over is another one: what if it had said this?
+        With `replace`, one recorded step result among what is taken over is another one: what if it had said this? The
+        new run is of the version that the source has.
 
         Args:
             before: a step id such as "classify#2", or a seq: what comes before it is taken over. May be left out with

@@ -166,6 +166,8 @@ class JsonlStore(JsonlUpkeep):
             if (refused := run.position.refuses_opening(incarnation, expected_seq, fence)) is not None:
                 return refused
             rises = run.fence + 1
+            if fence is not None:  # whoever remembers the run as open in the journal before sees that it is not
+                self._runs.raise_fence(run.stem, Fence(run_id, rises))
             lines = seal(records, session=rises, offset=0, attempt_id=attempt_id, left=expected_seq)
             new = begun(run_id, incarnation, lines, rises, False, head, self._held(lease))
             return Committed(0, incarnation, self._begin(new, lines))

@@ -195,6 +195,10 @@ def matches(head: RunHead, where: HeadFilter) -> bool:
         return False
     if where.workflow is not None and row.workflow != where.workflow:
         return False
+    if where.version is not None and row.version != where.version:
+        return False
+    if where.closed is not None and head.closed != where.closed:
+        return False
     if where.tag is not None:
         name, value = where.tag
         if name not in row.tags or value not in (None, row.tags[name]):

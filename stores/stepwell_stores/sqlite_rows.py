@@ -190,6 +190,11 @@ def page(where: HeadFilter, after: tuple[int, str] | None, limit: int, now: int,
     if where.workflow is not None:
         conditions.append("r.workflow = ?")
         values.append(where.workflow)
+    if where.version is not None:
+        conditions.append("r.version = ?")
+        values.append(where.version)
+    if where.closed is not None:
+        conditions.append(f"r.closed = {int(where.closed)}")
     if where.blocked is not None:
         conditions.append(f"r.blocked_by IS {'NOT ' if where.blocked else ''}NULL")
     if after is not None:

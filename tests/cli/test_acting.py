@@ -158,3 +158,24 @@ def test_a_run_that_somebody_else_drives_is_no_failure(run, engine):
     done = run("start", "ask", '"ada"', "--run-id", "r1")
     assert (0, True) == (done.code, "r1  running  somebody drives it now" in done.out)
     engine.store.release(lease)
+
+
+def test_a_signal_may_start_its_run(run, engine):
+    said = '{"approved": true, "reviewer": "bob"}'
+    how = ("signal", "r9", "review", said, "--id", "s1", "--start", "ask", "--arg", '"ada"', "--tag", "team=red")
+    for _ in range(2):
+        done = run(*how)
+        assert (0, True) == (done.code, "is recorded" in done.out)
+    assert ["start", "resume"] == [event.kind for event in engine.history("r9")]
+    assert ({"team": "red"}, ["ada"]) == (engine.get("r9").tags, engine.get("r9").input)
+    assert "True by bob" in run("start", "ask", '"ada"', "--run-id", "r9").out
+    done = run("signal", "r9", "review", said, "--start", "ask", "--arg", '"ada"')
+    assert done.err.startswith("stepwell: RUN_CLOSED: ")
+    assert 0 == run("signal", "r9", "review", said, "--start", "ask", "--arg", '"eve"', "--if-closed", "restart").code
+    assert (2, ["eve"]) == (engine.get("r9").attempts, engine.get("r9").input)
+
+
+@pytest.mark.parametrize("more", [["--arg", "1"], ["--tag", "a=b"], ["--if-closed", "restart"]])
+def test_what_is_for_a_new_run_needs_a_start(run, more):
+    done = run("signal", "r9", "review", *more)
+    assert (2, True) == (done.code, "add --start WORKFLOW" in done.err)

@@ -37,8 +37,8 @@ SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example):$")
 
 # The names of `stepwell` by section; errors have a table of their own.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "workflows": ("workflow", "Workflow", "Flow", "step", "get_logger"),
     "engine": ("Engine", "HistoryLimit"),
+    "workflows": ("workflow", "durable", "Workflow", "Flow", "step", "get_logger"),
     "outcomes": (
         "Outcome",
         "RunCompleted",

@@ -165,3 +165,26 @@ def test_whatever_dies_while_it_is_undone_each_compensation_is_recorded_once(ben
 
     deaths = every_death(bench, (trip,), lambda engine, n: engine.start(trip, n, run_id=f"r{n}"), check)
     assert deaths >= 10
+
+
+def test_a_run_that_is_restarted_is_undone_only_when_it_has_failed_for_good(bench: Any) -> None:
+    tally = Tally()
+
+    def flaky(good_at: int) -> int:
+        if tally.add("try") < good_at:
+            raise ConnectionError("down")
+        return tally["try"]
+
+    @workflow(restart=RetryPolicy(3, initial=0))
+    def trip(good_at: int) -> Flow[int]:
+        yield Compensate(tally.add, "undone")
+        return (yield from Step(flaky, good_at))
+
+    engine = bench.engine(trip)
+    assert RunCompleted("good", 2) == engine.start(trip, 2, run_id="good")
+    assert 0 == tally["undone"]
+    tally.counts.clear()
+    outcome = engine.start(trip, 100, run_id="bad")
+    assert isinstance(outcome, RunFailed)
+    assert (3, 1) == (tally["try"], tally["undone"])
+    assert ["compensate", "step", "error"] == kinds(engine, "bad")[-3:]

@@ -53,6 +53,7 @@ from stepwell import (
     Workflow,
     current_step,
     diff,
+    durable,
     failed,
     step,
     workflow,
@@ -292,6 +293,24 @@ def steps_with_options(ticket: Ticket) -> Flow[None]:
     assert_type((yield from Step(plain_json).options(into=Annotated[int, "positive"])), int)
     assert_type((yield from Step(fetch, "url").options(timeout=timedelta(minutes=1))), bytes)
     assert_type((yield from Step(fetch, "url").options(into=str).options(name="get")), str)
+
+
+# ---- durable
+
+
+def start_durable(engine: Engine, ticket: Ticket, mailer: Mailer) -> None:
+    assert_type(engine.start(durable(classify), ticket), Outcome[int])
+    assert_type(engine.start(durable(classify, retry=RetryPolicy(3), timeout=5), ticket).unwrap(), int)
+    assert_type(engine.start(durable(now_or_later, name="later", version="2"), True, run_id="r"), Outcome[str | None])
+    assert_type(engine.start(durable(mailer.receive)), Outcome[list[str]])
+    assert_type(engine.start(durable(partial(now_or_later, True), name="now")), Outcome[str | None])
+    assert_type(engine.submit(durable(Mailer.check), "a@b"), Outcome[bool])
+
+
+def signal_with_start(engine: Engine, ticket: Ticket) -> None:
+    engine.signal("r", Signal("manual-review", Verdict), Verdict(True, "ada"), start=(steps, ticket))
+    engine.signal("r", "reply", 3, id="m1", start=(asynchronous_steps,), tags={"a": "b"}, if_closed="restart")
+    engine.signal("r", "reply", start=(steps_with_defaults,))
 
 
 # ---- Suspend and Signal

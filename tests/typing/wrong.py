@@ -37,6 +37,7 @@ from stepwell import (
     Uuid,
     Workflow,
     current_step,
+    durable,
     failed,
     step,
     workflow,
@@ -460,6 +461,12 @@ def controls(engine: Engine) -> None:
     engine.fork("t1", replace="classify")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     engine.history("t1").step(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     engine.diff("t1")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    engine.signal("t1", "x", start=decide)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    engine.signal("t1", "x", start=(decide,))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    engine.signal("t1", "x", start=(decide, "t1"))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    engine.signal("t1", "x", if_closed="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    engine.start(durable(size), 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    d: Outcome[str] = engine.start(durable(size), Ticket("a"))  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
     engine.runs(status="done")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     engine.runs("failed")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     engine.waiting(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -55,6 +55,7 @@ FULL: list[e.EventBase] = [
     e.Uuid(at="0", value="0d0ec0fe-6d39-4c5d-9a52-0b9d8f3f6a01", timestamp=STAMP),
     e.Patch(change_id="fix", timestamp=STAMP),
     e.Emit(at="0", value=Raw(b"1"), topic="t", timestamp=STAMP),
+    e.Compensate(timestamp=STAMP),
     e.Spend(at="0", amount=3, label="tokens", timestamp=STAMP),
     e.Child(at="0", child_id="r/0:0", workflow="w", version="1", inputs="d", detached=True, budget=5, timestamp=STAMP),
     e.ChildResult(at="0", child_id="c", status="completed", result=Raw(b"1"), spent=2, timestamp=STAMP),

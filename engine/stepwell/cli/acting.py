@@ -43,9 +43,25 @@ def resume(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def signal(options: argparse.Namespace, terminal: Terminal) -> int:
     """`stepwell signal RUN SIGNAL [JSON]`: record a signal; nobody is driven here."""
-    with open_engine(options) as engine:
+    starts = options.start is not None
+    if not starts and (options.arg or options.tag or options.if_closed != "error"):
+        raise UsageError("--arg, --tag and --if-closed are for a signal that may start its run; add --start WORKFLOW")
+    with open_engine(options, needs_code=starts, may_create=starts) as engine:
         value = plain_value(codec_of(engine), options.value)
-        engine.signal(options.run, options.signal, value, wait=options.wait, id=options.id)
+        if options.start is not None:
+            workflow = registry_of(engine).named(options.start)
+            engine.signal(
+                options.run,
+                options.signal,
+                value,
+                wait=options.wait,
+                id=options.id,
+                start=(workflow, *arguments(codec_of(engine), workflow, options.arg)),
+                tags=tags(options.tag),
+                if_closed=options.if_closed,
+            )
+        else:
+            engine.signal(options.run, options.signal, value, wait=options.wait, id=options.id)
         return _sent(options, terminal, engine, f"signal {options.signal!r} is recorded")
 
 

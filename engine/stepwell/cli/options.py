@@ -133,6 +133,13 @@ def _readers(verb: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--tag", metavar="NAME[=VALUE]", help="only runs with this tag")
     made.add_argument("--waiting", metavar="SIGNAL", help="only runs that wait for this signal")
     made.add_argument("--blocked", action="store_true", help="only runs that the code does not fit any more")
+    made.add_argument("--version", metavar="VERSION", help="only runs on this version of their workflow")
+    made.add_argument("--open", action="store_true", help="only runs that are not closed")
+    made.add_argument(
+        "--without-patch",
+        metavar="ID",
+        help="only open runs that go the old way at Patched(ID): with --app by their code, else by their histories",
+    )
     made.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")
     made.add_argument("--after", metavar="RUN", help="those after this run, the last one of the page before")
 
@@ -195,6 +202,21 @@ def _controls(verb: Callable[..., argparse.ArgumentParser]) -> None:
     made = verb("signal", acting.signal, "Record a signal for whoever drives the run")
     _run(made)
     _payload(made)
+    made.add_argument("--start", metavar="WORKFLOW", help="create the run, with the signal in it, if there is none")
+    made.add_argument(
+        "--arg",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help=f"with --start: its arguments in order, each {_VALUE}",
+    )
+    made.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="with --start: a label")
+    made.add_argument(
+        "--if-closed",
+        choices=("error", "restart"),
+        default="error",
+        help="with --start: the run is there and closed (default: error)",
+    )
     for name, call, text in (
         ("pause", acting.pause, "Stop a run at its next yield"),
         ("cancel", acting.cancel, "Cancel a run; with --app its clean-up is performed here"),

@@ -12,7 +12,7 @@ from ..errors import NotFoundError
 from ..outcomes import RunRecord, WaitingFor
 from ..reading import waits_of_head
 from .describing import EVENT_COLUMNS, event_rows, many, record_json, short, story, when
-from .mistakes import OK
+from .mistakes import OK, UsageError
 from .opening import open_engine
 from .terminal import Terminal, safe
 from .values import tag_filter
@@ -25,14 +25,21 @@ _PAGE = 1_000
 def list_runs(options: argparse.Namespace, terminal: Terminal) -> int:
     """`stepwell list`: a page of runs, newest first."""
     with open_engine(options) as engine:
-        found = engine.runs(
-            status=options.status,
-            workflow=options.workflow,
-            tag=tag_filter(options.tag),
-            waiting_for=options.waiting,
-            blocked=True if options.blocked else None,
-            limit=options.limit,
-            after=options.after,
+        without = _without_patch(options, engine)
+        found = (
+            without
+            if without is not None
+            else engine.runs(
+                status=options.status,
+                workflow=options.workflow,
+                tag=tag_filter(options.tag),
+                waiting_for=options.waiting,
+                blocked=True if options.blocked else None,
+                version=options.version,
+                closed=False if options.open else None,
+                limit=options.limit,
+                after=options.after,
+            )
         )
     if options.json:
         terminal.json([record_json(record) for record in found])
@@ -41,9 +48,19 @@ def list_runs(options: argparse.Namespace, terminal: Terminal) -> int:
         terminal.line("no runs that match" if _filtered(options) else "no runs")
         return OK
     _table(terminal, found)
-    if len(found) == options.limit:
+    if without is None and len(found) == options.limit:
         terminal.line(f"There may be more: add --after {shlex.quote(found[-1].id)}", "dim")
     return OK
+
+
+def _without_patch(options: argparse.Namespace, engine: Engine) -> list[RunRecord] | None:
+    """The runs that lack a patch, when those are asked for; all of them, for their number is what matters."""
+    if options.without_patch is None:
+        return None
+    others = (options.status, options.tag, options.waiting, options.blocked, options.version, options.after)
+    if any(others):
+        raise UsageError("--without-patch goes with --workflow alone: it looks at every open run")
+    return engine.unpatched(options.without_patch, workflow=options.workflow)
 
 
 def show(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -145,4 +162,5 @@ def _tags(record: RunRecord) -> str:
 
 
 def _filtered(options: argparse.Namespace) -> bool:
-    return any((options.status, options.workflow, options.tag, options.waiting, options.blocked, options.after))
+    words = ("status", "workflow", "tag", "waiting", "blocked", "version", "open", "without_patch", "after")
+    return any(getattr(options, word) for word in words)

@@ -54,7 +54,7 @@ def arguments(codec: Codec, workflow: Workflow[..., Any], texts: Sequence[str]) 
             f"workflow {workflow.name!r} takes {workflow.signature}, and was given {len(texts)} arguments"
         )
     values = []
-    for text, name, annotation in zip(texts, names, parameter_annotations(workflow.fn), strict=False):
+    for text, name, annotation in zip(texts, names, parameter_annotations(workflow.annotated), strict=False):
         raw, _ = _parsed(codec, text)
         try:
             values.append(codec.decode(raw, annotation))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
+from stepwell.errors import InvalidInputError
 from stepwell.store import (
     AlreadyCommitted,
     Blocked,
@@ -156,6 +158,68 @@ class Incarnations(Bench):
         store.open_incarnation("r", 2, [a_start()], head=a_head(), attempt_id="n2")
         late = store.open_incarnation("r", 1, [a_start()], head=a_head(), attempt_id="n")
         assert late == AlreadyCommitted(0, 1)
+
+    def test_an_owner_ends_its_incarnation_with_the_next_one(self, store: Store) -> None:
+        """In one write: the run is never closed in between, and the old history stays as it is."""
+        lease = self.create(store)
+        self.own(store, lease, 1)
+        before = lines_of(store)
+        head = a_head(status="suspended", due=START + 9)
+        where: dict[str, Any] = {"head": head, "fence": lease.fence, "expected_seq": 2}
+        opened = store.open_incarnation("r", 1, [a_start(), a_record()], attempt_id="n", **where)
+        assert opened == Committed(0, 1)
+        after = head_of(store)
+        assert (after.incarnation, after.seq, after.closed, after.lease_until) == (1, 2, False, None)
+        assert (after.head, after.fence > lease.fence) == (head, True)
+        assert store.read("r", incarnation=0) == Tail(0, 0, before, True)
+        first = envelope(lines_of(store)[0])
+        assert (first.attempt_id, first.left) == ("n", 2)
+        assert store.open_incarnation("r", 1, [a_start(), a_record()], attempt_id="n", **where) == AlreadyCommitted(
+            0, 1
+        )
+        assert self.own(store, lease, 2) == Fenced(after.fence)
+        assert store.renew(lease, 30) is None
+        assert self.tell(store, "out") == Committed(2, 1)
+        assert store.next_due() is not None
+        self.advance(1)
+        mine = store.claim("r", "me", 30)
+        assert isinstance(mine, Lease)
+        assert (mine.incarnation, mine.seq) == (1, 3)
+        assert [part.problem for part in store.verify() if part.problem is not None] == []
+
+    def test_an_owner_may_go_on_in_the_next_incarnation(self, store: Store) -> None:
+        """With a lease that is granted with it; a repeated write gets the same one."""
+        lease = self.create(store)
+        where: dict[str, Any] = {"head": a_head(), "fence": lease.fence, "expected_seq": 1}
+        request = LeaseRequest("me", 30, "token")
+        opened = store.open_incarnation("r", 1, [a_start()], attempt_id="n", lease=request, **where)
+        assert isinstance(opened, Committed)
+        assert opened.lease is not None
+        assert opened.lease.fence == head_of(store).fence
+        again = store.open_incarnation("r", 1, [a_start()], attempt_id="n", lease=request, **where)
+        assert again == AlreadyCommitted(0, 1, opened.lease)
+        assert isinstance(self.own(store, opened.lease, 1), Committed)
+
+    def test_an_owner_that_is_behind_opens_nothing(self, store: Store) -> None:
+        """When something came from outside, another session owns the run, or the number is not the next one."""
+        lease = self.create(store)
+        self.tell(store, "out")
+
+        def opening(number: int, seq: int, fence: int) -> Any:
+            how: dict[str, Any] = {"head": a_head(), "attempt_id": f"{number}-{seq}", "fence": fence}
+            return store.open_incarnation("r", number, [a_start()], expected_seq=seq, **how)
+
+        assert opening(1, 1, lease.fence) == Conflict(2, 0)
+        assert opening(2, 2, lease.fence) == Conflict(2, 0)
+        self.advance(31)
+        newer = store.claim("r", "other", 30)
+        assert isinstance(newer, Lease)
+        assert opening(1, 2, lease.fence) == Fenced(newer.fence)
+        self.close_run(store, newer, 2)
+        assert opening(1, 3, newer.fence) == Conflict(3, 0, closed=True)
+        assert head_of(store).incarnation == 0
+        with pytest.raises(InvalidInputError):
+            store.open_incarnation("r", 1, [a_start()], head=a_head(), attempt_id="n", fence=newer.fence)
 
     def test_fences_only_rise(self, store: Store) -> None:
         """Through leases, incarnations and a delete, no number comes twice."""

@@ -64,6 +64,8 @@ class Lists(Bench):
         store.append(
             "c", 0, 1, [a_record(kind="complete")], attempt_id="x", head=done, fence=lease.fence, then="closed"
         )
+        assert ids_of(store.heads(HeadFilter(closed=True), limit=9)) == ["c"]
+        assert ids_of(store.heads(HeadFilter(closed=False, version="1"), limit=9)) == ["e", "d", "b", "a"]
         assert store.delete("c", 0)
         assert ids_of(store.heads(HeadFilter(), limit=2, after="c")) == ["b", "a"]
         with pytest.raises(NotFoundError):
@@ -85,6 +87,10 @@ class Lists(Bench):
             (HeadFilter(waiting_for="stop"), "d"),
             (HeadFilter(blocked=True), "e"),
             (HeadFilter(blocked=False), "dcba"),
+            (HeadFilter(version="1"), "edcba"),
+            (HeadFilter(version="2"), ""),
+            (HeadFilter(closed=False, version="1"), "edcba"),
+            (HeadFilter(closed=True), ""),
             (HeadFilter(status="suspended", workflow="triage", tag=("big", "1"), waiting_for="go", blocked=False), "c"),
         ],
         ids=repr,

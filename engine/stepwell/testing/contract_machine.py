@@ -242,6 +242,37 @@ class StoreMachine(RuleBasedStateMachine):
         assert (0, run.incarnation) == (outcome.seq, outcome.incarnation)
         self._granted(run_id, outcome.lease, may=leased)
 
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), leased=st.booleans())
+    def go_on_in_the_next(self, data: st.DataObject, leased: bool) -> None:
+        """End an open incarnation with the next one as an owner, perhaps a stale one, perhaps at the wrong place."""
+        lease = data.draw(st.sampled_from(self.leases), label="lease")
+        run, attempt = self.runs.get(lease.run_id), self._attempt()
+        if run is None:
+            return
+        seq = max(0, len(run.lines) - data.draw(st.sampled_from((0, 0, 0, 1, -1)), label="behind"))
+        outcome = self.store.open_incarnation(
+            lease.run_id,
+            lease.incarnation + 1,
+            [a_start()],
+            head=a_head(),
+            attempt_id=attempt,
+            lease=LeaseRequest("me", 30) if leased else None,
+            fence=lease.fence,
+            expected_seq=seq,
+        )
+        if lease.fence != run.fence:
+            assert outcome == Fenced(run.fence)
+            return
+        if run.closed or lease.incarnation != run.incarnation or seq != len(run.lines):
+            assert outcome == Conflict(len(run.lines), run.incarnation, run.closed)
+            return
+        run.fence += 1
+        run.histories.append(seal([a_start()], session=run.fence, offset=0, attempt_id=attempt, left=seq))
+        run.head, run.until = a_head(), None
+        assert isinstance(outcome, Committed)
+        self._granted(lease.run_id, outcome.lease, may=leased)
+
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:

@@ -20,6 +20,7 @@ from ..inputs import encode_input
 from ..machine import Machine
 from ..results import flow_result, result_type
 from ..signals import payload
+from ..strictness import InputCheck
 from ..workflows import Workflow, check_workflow
 from .answers import Answer, WrongAnswerError, returned  # noqa: F401 - for the doctest
 from .environments import EPOCH
@@ -45,7 +46,13 @@ class Replay(Generic[R]):
     """
 
     def __init__(
-        self, workflow: Workflow[..., Any], inputs: tuple[Any, ...], codec: Codec, budget: float | None = None
+        self,
+        workflow: Workflow[..., Any],
+        inputs: tuple[Any, ...],
+        codec: Codec,
+        budget: float | None = None,
+        *,
+        strict_inputs: bool = True,
     ) -> None:
         self.codec = codec
         self.commands: list[tuple[str, c.Command[Any]]] = []
@@ -59,6 +66,7 @@ class Replay(Generic[R]):
         )
         self.events: list[e.EventBase] = [start]
         self.machine = Machine(workflow, start, codec=codec, run_id="replay", trace=self.commands)
+        self._check = InputCheck("replay", workflow.name, codec, self.commands) if strict_inputs else None
         self._recorded = False  # a recorded history brings its own emit events
 
     # ---- what a test asks
@@ -145,7 +153,11 @@ class Replay(Generic[R]):
         self.settle()
 
     def _feed(self, event: e.EventBase) -> None:
+        if self._check is not None:
+            self._check.before(event, self.machine.seq)
         self.machine.feed(event)
+        if self._check is not None:
+            self._check.after()
         self.events.append(event)
         if isinstance(event, e.Emit):
             self.emitted.append(self.codec.decode(event.value))
@@ -328,6 +340,7 @@ def replay(
     history: Iterable[Answer | e.EventBase] = (),
     budget: float | None = None,
     codec: Codec | None = None,
+    strict_inputs: bool = True,
 ) -> Replay[R]:
     """Run a workflow against a fake history and give where it stands; nothing is performed.
 
@@ -337,10 +350,11 @@ def replay(
         history: answers in order, or recorded events (a leading `start` is skipped, its input is not used).
         budget: what the run may spend.
         codec: the engine's codec, when it is not the default one.
+        strict_inputs: False leaves changed inputs of recorded steps unnoticed, as an engine does by default.
 
     Raises:
         WrongAnswerError: an answer does not fit; the text shows the commands so far and what is waited for.
-        DivergenceError: a recorded event does not fit the code.
+        DivergenceError: a recorded event does not fit the code, or a recorded step was called with other inputs.
         InvalidInputError, CodecError: the inputs do not fit the workflow.
 
     Example:
@@ -351,7 +365,7 @@ def replay(
         >>> replay(hello, "ada", history=[returned("ADA")]).result
         'ADA!'
     """
-    run: Replay[R] = Replay(check_workflow(workflow), inputs, codec or Codec(), budget)
+    run: Replay[R] = Replay(check_workflow(workflow), inputs, codec or Codec(), budget, strict_inputs=strict_inputs)
     for answer in history:
         if not isinstance(answer, e.Start):
             run.feed(answer)

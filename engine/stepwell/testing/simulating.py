@@ -52,6 +52,7 @@ class Call:
     Attributes:
         attempt: 1-based number of the try.
         time: virtual time since the start.
+        incarnation: in which the run was; a restart of the workflow's own opens the next one.
     """
 
     step_id: str
@@ -59,6 +60,7 @@ class Call:
     kwargs: dict[str, Any]
     attempt: int
     time: timedelta
+    incarnation: int = 0
 
 
 @define
@@ -127,6 +129,7 @@ class _World:
     clock: VirtualClock
     fakes: dict[Any, Any]
     codec: Codec
+    store: MemoryStore
     start: datetime = field(init=False)
     turns: Counter[Any] = field(factory=Counter)
     calls: list[Call] = field(factory=list)
@@ -137,7 +140,9 @@ class _World:
     def perform(self, step: Step[Any], context: StepContext) -> Any:
         """Answer a step from its fake."""
         elapsed = self.clock.now() - self.start
-        self.calls.append(Call(context.step_id, step.args, step.kwargs, context.attempt, elapsed))
+        head = self.store.head(RUN_ID)
+        number = 0 if head is None else head.incarnation
+        self.calls.append(Call(context.step_id, step.args, step.kwargs, context.attempt, elapsed, number))
         for key in (context.step_id, step.fn, step.name):
             if _hashable(key) and key in self.fakes:
                 return self._answer(key, step, context)
@@ -296,15 +301,25 @@ def _run(
     retry: RetryPolicy | None,
     codec: Codec,
 ) -> Simulation[Any]:
-    world = _World(VirtualClock(start), fakes, codec)
-    memory = MemoryStore(clock=world.clock.micros)
+    clock = VirtualClock(start)
+    memory = MemoryStore(clock=clock.micros)
+    world = _World(clock, fakes, codec, memory)
     store = CrashingStore(memory, dies)
     entropy, executor = SeededEntropy(seed), InlineExecutor()
     crashes = 0
 
     def engine(on: Any) -> Engine:
         env = Environment(clock=world.clock, entropy=entropy, executor=executor, threads=False)
-        return Engine(on, [workflow], retry=retry, codec=codec, park_after=0, environment=env, perform=world.perform)
+        return Engine(
+            on,
+            [workflow],
+            retry=retry,
+            codec=codec,
+            park_after=0,
+            environment=env,
+            perform=world.perform,
+            strict_inputs=workflow.strict_inputs is not False,
+        )
 
     def survive(act: Callable[[Engine], Any]) -> None:
         nonlocal crashes
@@ -357,8 +372,8 @@ def _report(engine: Engine, world: _World, crashes: int) -> Simulation[Any]:
 
 def _check_no_repeat(before: list[Call], now: list[Call]) -> None:
     """No attempt that was performed in an earlier session, and recorded then, is performed again."""
-    done = {(call.step_id, call.attempt) for call in before}
-    again = [call for call in now if (call.step_id, call.attempt) in done]
+    done = {(call.step_id, call.attempt, call.incarnation) for call in before}
+    again = [call for call in now if (call.step_id, call.attempt, call.incarnation) in done]
     if again:
         call = again[0]
         raise SimulationError(
