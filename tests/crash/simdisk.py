@@ -80,7 +80,8 @@ class File:
         for start, stop in self.lost:
             stale[start:stop] = self.versions[0][start:stop].ljust(stop - start, b"\0")
         start, stop = max(self.lost)
-        short = now[:start] if stop >= len(now) else bytes(stale)
+        # What reached the disk before stays there: only the size of what was added may be lost.
+        short = bytes(stale[: max(start, len(self.versions[0]))] if stop >= len(now) else stale)
         return File((short, bytes(stale), now), (), self.lost)
 
     def failed(self) -> File:

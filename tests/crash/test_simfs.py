@@ -151,3 +151,17 @@ def test_real_files_are_left_alone(computer: Computer, tmp_path: Path) -> None:
     assert ["g"] == os.listdir(tmp_path)
     assert b"real" == (tmp_path / "g").read_bytes()
     assert not Path("/simfs").is_file()
+
+
+def test_a_failed_sync_of_bytes_that_were_on_the_disk_does_not_shorten_the_file(computer: Computer) -> None:
+    """Written again in their place, as a store does that can't know whether they were ever synced."""
+    put("/simfs/d/f", b"abc", synced=True)
+    sync("/simfs/d")
+    fd = os.open("/simfs/d/f", os.O_RDWR)
+    os.write(fd, b"abcde")
+    computer.faults = {("fsync", 0): Fault("EIO")}
+    with pytest.raises(OSError, match="Input/output"):
+        os.fdatasync(fd)
+    os.fdatasync(fd)
+    os.close(fd)
+    assert all(left is not None and left.startswith(b"abc") for left in possible(computer))
