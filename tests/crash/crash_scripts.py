@@ -35,6 +35,7 @@ SCRIPTS = (
     "long create+lease own1 out1 close delete create+lease own1",
     "create claim renew release claim own1+release claim own0 close",
     "create+lease look other look out1 other own1 other look out1+lease",
+    "create+lease close open+lease own1 close open close delete die create+lease own1 out1 close delete create own1",
     "create+lease own3 out@ again stale claim own1 again close again",
     "create+lease own1 die look die claim own2 close die list",
     "create+lease own1 long create+lease own2 long own3 list close long close",
