@@ -122,6 +122,7 @@ class Driver:
         if isinstance(made, Created):
             let_out(logged)
             if made.lease is not None:
+                start = replace(start, session=made.lease.fence)  # as the store has sealed it
                 return self.drive(Loaded(run_id, 0, start, workflow, machine, start), made.lease)
         machine.close()
         if isinstance(made, Exists):

@@ -149,7 +149,8 @@ class Start(EventBase, frozen=True, kw_only=True, tag="start"):
         prefix: how many of the following events were taken over, the `retry` event not counted.
         budget: what the run may spend, None without a limit.
         spent: what earlier histories of the run have spent.
-        parent: for a child, who waits for it: `runId`, `incarnation`, `at`, and `detached` when nobody does.
+        parent: for a child, who waits for it: `runId`, `incarnation`, `session` (that began its history), `at`, and
+            `detached` when nobody does.
         ancestors: for a child, the names of the workflows above it, the root's first.
         max_depth: how many ancestors a run may have, when it is not the default.
         seen: ids of signals that came before a ContinueAsNew, so that each counts once.

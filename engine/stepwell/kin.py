@@ -37,10 +37,13 @@ MAX_ID = 180
 """Bytes of a run id that is derived; a longer one is shortened to a digest, with room for its own children."""
 
 
-def child_id(run_id: str, incarnation: int, at: str, digest: Callable[[str], str]) -> str:
-    """The run id of a child: the parent's, its incarnation, and the path of the command."""
-    derived = f"{run_id}/{incarnation}:{at}"
-    return derived if len(derived.encode()) <= MAX_ID else f"{digest(run_id)}/{incarnation}:{at}"
+def child_id(run_id: str, session: int, at: str, digest: Callable[[str], str]) -> str:
+    """The run id of a child: the parent's, the session that began its history, and the path of the command.
+
+    That session is another one in each incarnation, and also when the run id was deleted and is used again.
+    """
+    derived = f"{run_id}/{session}:{at}"
+    return derived if len(derived.encode()) <= MAX_ID else f"{digest(run_id)}/{session}:{at}"
 
 
 def next_look(machine_pending: list[Pending], now: datetime) -> datetime | None:
@@ -84,6 +87,7 @@ class Kin:
     def __init__(self, parts: Parts, run: Loaded, notify: Callable[..., None], drive: Callable[[str], object]) -> None:
         self.parts = parts
         self.run = run
+        self.began = run.start.session
         self.agenda: list[str] = []
         self._notify = notify
         self._drive = drive
@@ -103,7 +107,7 @@ class Kin:
             budget = left if budget is None else min(left, budget)
         return e.Child(
             at=pending.at,
-            child_id=command.run_id or child_id(run.run_id, run.incarnation, pending.at, self.parts.codec.digest),
+            child_id=command.run_id or child_id(run.run_id, self.began, pending.at, self.parts.codec.digest),
             workflow=command.workflow.name,
             version=command.workflow.version,
             inputs=None if pending.input is None else self.parts.codec.digest(bytes(pending.input)),
@@ -163,7 +167,8 @@ class Kin:
     def _start(self, pending: Pending, command: c.Child[Any]) -> e.Start:
         run, start = self.run, self.run.start
         assert pending.input is not None
-        parent: dict[str, Any] = {"runId": run.run_id, "incarnation": run.incarnation, "at": pending.at}
+        parent: dict[str, Any] = {"runId": run.run_id, "incarnation": run.incarnation, "session": self.began}
+        parent["at"] = pending.at
         if command.detached:
             parent["detached"] = True
         return e.Start(

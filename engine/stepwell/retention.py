@@ -17,7 +17,7 @@ from .checks import checked_text
 from .errors import CorruptHistoryError, InvalidInputError, NotFoundError
 from .loading import Parts
 from .retry import as_seconds
-from .store import ClosedKey, RunHead, Store, closed_key
+from .store import ClosedKey, RunHead, Store, closed_key, envelope
 from .upkeep import Pruned
 from .wire import read_tail
 from .workflows import Workflow
@@ -104,6 +104,9 @@ def needed_by(store: Store, start: e.Start) -> str | None:
     head = store.head(str(parent.get("runId")))
     if head is None or head.closed or head.incarnation != parent.get("incarnation"):
         return None
+    first, began = store.read(head.run_id, 0, incarnation=head.incarnation, limit=1), parent.get("session")
+    if began is not None and first is not None and first.records and envelope(first.records[0]).session != began:
+        return None  # the parent was removed, and its run id is used again
     return f"it is a child of run {head.run_id!r}, which is open and may not have taken its result yet"
 
 

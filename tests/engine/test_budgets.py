@@ -119,12 +119,12 @@ def test_children_spend_what_their_parent_has_left(bench: Any) -> None:
 
     engine = bench.engine(parent)
     assert RunCompleted("r", [[70, 65], [2], 60]) == engine.start(parent, run_id="r", budget=100)
-    assert (40, 25, 1) == tuple(engine.get(one).spent for one in ("r", "r/0:1", "r/0:2"))
+    assert (40, 25, 1) == tuple(engine.get(one).spent for one in ("r", "r/1:1", "r/1:2"))
     poor = engine.start(parent, run_id="poor", budget=20)
     assert isinstance(poor, RunFailed)
     assert poor.failure.is_a(BudgetExceededError)
     assert 30 == engine.get("poor").spent
-    assert 10 == engine.get("poor/0:1").budget
+    assert 10 == engine.get("poor/1:1").budget
 
 
 def test_a_child_that_failed_has_spent_all_the_same(bench: Any) -> None:

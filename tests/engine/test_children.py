@@ -72,11 +72,11 @@ def test_a_child_is_a_run_of_its_own_and_gives_its_result(bench: Any) -> None:
     engine = bench.engine(family)
     assert RunCompleted("r", [200, 0, 2, 4]) == engine.start(family, 3, run_id="r")
     children = {run.id: run.status for run in engine.runs(workflow="doubling")}
-    assert dict.fromkeys(["r/0:0", "r/0:1.0.0", "r/0:1.1.0", "r/0:1.2.0"], "completed") == children
-    assert "r" == engine.get("r/0:0").parent
+    assert dict.fromkeys(["r/1:0", "r/1:1.0.0", "r/1:1.1.0", "r/1:1.2.0"], "completed") == children
+    assert "r" == engine.get("r/1:0").parent
     assert engine.get("r").parent is None
     assert ["start", "child", "childResult", "child", "child", "child"] == kinds(engine, "r")[:6]
-    assert ["family"] == engine.history("r/0:0")[0].ancestors
+    assert ["family"] == engine.history("r/1:0")[0].ancestors
     assert engine.start(family, 3, run_id="r").unwrap() == [200, 0, 2, 4]
 
 
@@ -95,8 +95,8 @@ def test_a_child_that_fails_throws_and_is_caught_by_the_type_of_its_failure(benc
     engine = bench.engine(careful)
     assert "step 'break_down' failed: ConnectionError: no line to 7" == engine.start(careful, run_id="r").unwrap()
     assert isinstance(caught[0], ChildFailed)
-    assert ("r/0:0", "0") == (caught[0].step_id, caught[0].at)
-    assert "child 'r/0:0' failed" in str(caught[0])
+    assert ("r/1:0", "0") == (caught[0].step_id, caught[0].at)
+    assert "child 'r/1:0' failed" in str(caught[0])
 
 
 def test_one_that_nobody_catches_fails_its_parent_which_can_be_retried(bench: Any) -> None:
@@ -121,7 +121,7 @@ def test_one_that_nobody_catches_fails_its_parent_which_can_be_retried(bench: An
     assert outcome.failure.is_a(ConnectionError, ChildFailed)
     lines["up"] = True
     assert RunCompleted("r", [2, 2]) == engine.retry("r")
-    assert {"r/0:0.0.0": "completed", "r/0:0.1.0": "failed", "r/1:0.1.0": "completed", "r": "completed"} == {
+    assert {"r/1:0.0.0": "completed", "r/1:0.1.0": "failed", "r/2:0.1.0": "completed", "r": "completed"} == {
         run.id: run.status for run in engine.runs()
     }
 
@@ -134,13 +134,13 @@ def test_a_child_that_waits_is_resumed_and_its_parent_goes_on_in_the_same_call(b
     engine = bench.engine(parent)
     outcome = engine.start(parent, run_id="r")
     assert isinstance(outcome, RunSuspended)
-    assert ((), ("r/0:0",)) == (outcome.waiting_for, outcome.children)
-    with pytest.raises(Exception, match="waits for child 'r/0:0'"):
+    assert ((), ("r/1:0",)) == (outcome.waiting_for, outcome.children)
+    with pytest.raises(Exception, match="waits for child 'r/1:0'"):
         outcome.unwrap()
     (wait,) = engine.waiting()
-    assert ("r/0:0", "what?") == (wait.run_id, wait.reason)
+    assert ("r/1:0", "what?") == (wait.run_id, wait.reason)
     again = bench.engine(parent, asking)
-    assert RunCompleted("r/0:0", "good") == again.resume("r/0:0", "answer", "good")
+    assert RunCompleted("r/1:0", "good") == again.resume("r/1:0", "answer", "good")
     assert RunCompleted("r", "it is good") == again.wait("r", 1)
 
 
@@ -152,8 +152,8 @@ def test_a_cancel_reaches_children_and_waits_for_their_clean_up(bench: Any) -> N
     engine = bench.engine(parent)
     engine.start(parent, run_id="r")
     assert RunCancelled("r", "no more") == engine.cancel("r", "no more")
-    assert RunCancelled("r/0:0", "no more") == engine.wait("r/0:0", 1)
-    assert "step" in kinds(engine, "r/0:0")
+    assert RunCancelled("r/1:0", "no more") == engine.wait("r/1:0", 1)
+    assert "step" in kinds(engine, "r/1:0")
     assert ["start", "child", "cancel", "childResult", "cancelled"] == kinds(engine, "r")
 
 
@@ -165,7 +165,7 @@ def test_a_forced_cancel_reaches_children_too(bench: Any) -> None:
     engine = bench.engine(parent)
     engine.start(parent, run_id="r")
     engine.cancel("r", force=True)
-    assert ("cancelled", "cancelled") == (engine.get("r").status, engine.get("r/0:0").status)
+    assert ("cancelled", "cancelled") == (engine.get("r").status, engine.get("r/1:0").status)
 
 
 def test_a_child_that_somebody_else_cancels_has_failed(bench: Any) -> None:
@@ -178,8 +178,8 @@ def test_a_child_that_somebody_else_cancels_has_failed(bench: Any) -> None:
 
     engine = bench.engine(parent)
     engine.start(parent, run_id="r")
-    engine.cancel("r/0:0", "not today")
-    assert RunCompleted("r", "run 'r/0:0' was cancelled: not today") == engine.wait("r", 1)
+    engine.cancel("r/1:0", "not today")
+    assert RunCompleted("r", "run 'r/1:0' was cancelled: not today") == engine.wait("r", 1)
 
 
 def test_the_loser_of_a_race_is_cancelled_and_its_parent_does_not_wait_for_it(bench: Any) -> None:
@@ -189,7 +189,7 @@ def test_the_loser_of_a_race_is_cancelled_and_its_parent_does_not_wait_for_it(be
 
     engine = bench.engine(parent)
     assert ["quick", 8] == engine.start(parent, run_id="r").unwrap()
-    assert "cancelled" == engine.wait("r/0:0.0.0", 1).status
+    assert "cancelled" == engine.wait("r/1:0.0.0", 1).status
 
 
 def test_a_detached_child_gives_its_run_id_and_lives_on(bench: Any) -> None:
@@ -321,9 +321,9 @@ def test_a_listener_hears_of_children(memory: Any) -> None:
     heard: list[Any] = []
     engine = memory.engine(family, on_event=heard.append)
     engine.start(family, 0, run_id="r")
-    assert [ChildStarted("r", "r/0:0", "doubling", "0")] == [x for x in heard if isinstance(x, ChildStarted)]
+    assert [ChildStarted("r", "r/1:0", "doubling", "0")] == [x for x in heard if isinstance(x, ChildStarted)]
     looked = [x for x in heard if isinstance(x, ChildEnded)]
-    assert all(one == ChildEnded("r", "r/0:0", "completed", "0") for one in looked)
+    assert all(one == ChildEnded("r", "r/1:0", "completed", "0") for one in looked)
 
 
 def test_a_worker_drives_parents_and_children(disk: Any) -> None:
@@ -353,7 +353,7 @@ def test_whatever_dies_between_parent_and_child_there_is_one_child_one_result_an
     def parent(number: int) -> Flow[list[int]]:
         first = yield from Child(child, number, 1)
         later = yield from Child(child, number, 9).options(detached=True)
-        assert later == f"p{number}/0:1"
+        assert later == f"p{number}/1:1"
         return [first, *(yield All(Child(child, number, 2), Child(child, number, 3)))]
 
     def check(engine: Engine, number: int) -> None:
@@ -361,7 +361,7 @@ def test_whatever_dies_between_parent_and_child_there_is_one_child_one_result_an
         if engine.store.head(name) is None:  # it died before it was there
             return
         assert RunCompleted(name, [1, 2, 3]) == engine.advance(name)
-        ids = [f"{name}/0:{at}" for at in ("0", "1", "2.0.0", "2.1.0")]
+        ids = [f"{name}/1:{at}" for at in ("0", "1", "2.0.0", "2.1.0")]
         mine = sorted(run.id for run in engine.runs(workflow="child", limit=10_000) if run.id.startswith(f"{name}/"))
         assert ids == mine
         assert all("completed" == engine.get(one).status for one in ids)
@@ -395,6 +395,6 @@ def test_whatever_dies_while_a_cancel_is_passed_on_it_reaches_the_child(bench: A
         head = engine.store.head(name)
         if head is None or "cancel" not in kinds(engine, name):
             return
-        assert ("cancelled", "cancelled") == (engine.get(name).status, engine.get(f"{name}/0:0").status)
+        assert ("cancelled", "cancelled") == (engine.get(name).status, engine.get(f"{name}/1:0").status)
 
     assert every_death(bench, (parent, asking), act, check) > 20
