@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from .checks import checked_filter, checked_incarnation, checked_limit, checked_run_id, checked_signal, checked_text
+from .checks import (
+    checked_choice,
+    checked_filter,
+    checked_incarnation,
+    checked_limit,
+    checked_run_id,
+    checked_signal,
+    checked_text,
+)
 from .commands import Patched, Signal
 from .facade import Facade
 from .outcomes import RunRecord, WaitingFor
+from .retry import as_seconds
 from .store import Status
 
 if TYPE_CHECKING:
     from .differences import Diff
     from .histories import History
+    from .run_streams import Position, RunStream, Until
 
 __all__ = ["Asking"]
 
@@ -83,6 +94,39 @@ class Asking(Facade):
         """The recorded events of a run, with look-ups; of its current incarnation when None. NotFoundError."""
         self._ready()
         return self._queries.history(checked_run_id(run_id), checked_incarnation(incarnation))
+
+    def stream(
+        self,
+        run_id: str,
+        *,
+        after: Position | None = None,
+        timeout: timedelta | float | None = None,
+        until: Until = "done",
+    ) -> RunStream:
+        """Read a run as it goes: an iterator of typed events (module `stepwell.streaming`), and a context manager.
+
+        It begins with what is recorded, in order and each once, wherever the run is driven, and ends with `Done` when
+        the run is closed. Chunks of a Stream without `record_chunks`, and that attempts begin, are given live to those
+        who read in the engine that drives the run. A reader never keeps a run waiting: of what is live it may leave
+        1,000 events unread, then the oldest are dropped, and `Lagged` says how many. While the run is parked the
+        iterator waits, after `StatusChanged`; when it is retried or reset, the iterator goes on with that. Any number
+        of iterators may read a run, each in one thread; closing the engine ends them.
+
+        Args:
+            after: give what comes after this event: its seq in the current incarnation, or its `position`; all of the
+                current incarnation when None.
+            timeout: longest wait for the next event, timedelta or seconds; then the iterator ends. None waits for ever.
+            until: "parked" also ends it when the run is suspended, paused or blocked, after `StatusChanged`.
+
+        Raises:
+            NotFoundError: no such run. Raised by the iterator: it was deleted meanwhile.
+            InvalidInputError: `after` is no event of the run, or an argument is wrong.
+        """
+        from .run_streams import RunStream  # few programs read runs as they go
+
+        checked_choice("until", until, ("done", "parked"))
+        seconds = None if timeout is None else as_seconds(timeout, "timeout")
+        return RunStream(self._parts, self._sessions, self._ready, checked_run_id(run_id), after, seconds, until)
 
     def diff(self, a: str, b: str, *, incarnation_a: int | None = None, incarnation_b: int | None = None) -> Diff:
         """Compare the histories of two runs: where they part, and how. Writes nothing, and needs no workflow's code.

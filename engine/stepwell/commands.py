@@ -26,6 +26,7 @@ from .errors import InvalidInputError
 from .groups import All, Race
 from .retry import RetryPolicy, as_seconds
 from .steps import Step, StepOptions, step
+from .streams import Stream
 from .transactions import Transaction
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ __all__ = [
     "Spend",
     "Step",
     "StepOptions",
+    "Stream",
     "Suspend",
     "Transaction",
     "Unset",

@@ -33,7 +33,7 @@ def kind_of(event: e.EventBase) -> str:
 def subject_of(event: e.EventBase) -> str:
     """What an event is about: a step id, a signal, a workflow; "" when there is nothing to name."""
     match event:
-        case e.Step() | e.Attempt() | e.Begin():
+        case e.Step() | e.Attempt() | e.Begin() | e.Chunk():
             return event.step_id
         case e.Suspend():
             return event.waiting_for
@@ -97,6 +97,9 @@ def _parts(event: e.EventBase) -> Iterator[str]:
 
 def _more_parts(event: e.EventBase) -> Iterator[str]:
     match event:
+        case e.Chunk():
+            yield f"chunk {event.index}: {_payload(event.value)}"
+            yield f"attempt {event.attempt}" if event.attempt > 1 else ""
         case e.Spend():
             yield f"{event.amount:g}"
         case e.Child():

@@ -39,6 +39,7 @@ __all__ = [
     "Cancelled",
     "Child",
     "ChildResult",
+    "Chunk",
     "Compensate",
     "Complete",
     "Emit",
@@ -201,6 +202,23 @@ class Begin(EventBase, frozen=True, kw_only=True, tag="begin"):
     at: str  # type: ignore[misc]
     step_id: str
     name: str
+
+
+class Chunk(EventBase, frozen=True, kw_only=True, tag="chunk"):
+    """A value that a stream yielded, on its way to an outcome; recorded where the workflow asks for that.
+
+    Attributes:
+        attempt: of the step, from 1. Seen here it has begun, so that what begins after a crash is the next one.
+        index: of the value in its attempt, from 0.
+    """
+
+    due: ClassVar[None] = None  # as an attempt has it: this one is not waited for
+
+    at: str  # type: ignore[misc]
+    step_id: str
+    attempt: int
+    index: int
+    value: Raw
 
 
 class Suspend(EventBase, frozen=True, kw_only=True, tag="suspend"):
@@ -390,6 +408,7 @@ Event: TypeAlias = (
     | Step
     | Attempt
     | Begin
+    | Chunk
     | Suspend
     | Resume
     | Sleep

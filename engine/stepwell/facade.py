@@ -41,7 +41,7 @@ class Facade:
         if closed:
             return
         with ExitStack() as stack:  # the performer last: that a step ends because its loop does is no outcome
-            for part in (self._parts.performer, self._parts.store, self._parts.parked, self._sessions):
+            for part in (self._parts.performer, self._parts.store, self._parts.parked, self._sessions, self._parts.hub):
                 stack.callback(part.close)
 
     def __enter__(self) -> Self:
@@ -59,5 +59,5 @@ class Facade:
             raise ClosedError("this engine was closed")
         if self._pid != os.getpid():
             self._lock, self._pid = threading.Lock(), os.getpid()
-            for part in (self._sessions, self._parts.performer, self._parts.parked):
+            for part in (self._sessions, self._parts.performer, self._parts.parked, self._parts.hub):
                 part.forget()

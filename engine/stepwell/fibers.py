@@ -34,7 +34,7 @@ class Pending(msgspec.Struct, eq=False):  # a Struct, because every command has 
         recorded: whether its `suspend` or `sleep` event is in the history.
         wait: for a Suspend, its wait id.
         due: for a timer, a wait with time-out, or a step before its next attempt: the recorded instant.
-        attempts: for a Step, failed attempts that are recorded.
+        attempts: for a Step, attempts that are recorded: failed ones, and one of which chunks are.
         begun: for an `at_most_once` Step, whether `begin` is in the history.
         default: for a Suspend, what a time-out gives: as JSON, and the type to read it back.
         show: for a Suspend, its `show` as JSON.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
@@ -15,13 +16,18 @@ from . import lifecycle as lc
 from .errors import CodecError, StepTimeoutError
 from .failures import failure_of
 from .fibers import Pending
+from .hub import Live
 from .inputs import inputs_digest
 from .loading import Loaded, Parts
 from .logs import logger
 from .machine import Machine
-from .performers import Flight, LeavesLoop, StepContext, end_of, own_copy
+from .performers import Flight, LeavesLoop, NoThreadError, StepContext, end_of, own_copy
+from .results import Form
 from .retry import RetryPolicy
 from .steps import callee_of
+
+if TYPE_CHECKING:
+    from .chunks import Owner, Streams
 
 __all__ = ["Flights"]
 
@@ -45,10 +51,14 @@ class Flights:
         self.run = run
         self.wakeup = wakeup
         self.under_way: dict[str, Flight] = {}
+        self.session: Owner | None = None  # for streams, which write while they run
+        self.streams: Streams | None = None
+        self.stopped: dict[str, str] = {}  # step ids of streams that were closed as nobody wanted the rest, by `at`
         self._ended: dict[str, e.EventBase] = {}  # outcomes that nobody has collected yet
         self._inputs: dict[str, str | None] = {}
         self._ends: dict[str, tuple[BaseException | None, timedelta]] = {}
         self._now = parts.environment.clock.now
+        self._readers = parts.hub.readers
 
     # ---- before
 
@@ -105,21 +115,27 @@ class Flights:
             except CodecError as error:
                 self.refuse(pending, error)
                 continue
-            context = StepContext(run.run_id, step_id, attempt, (run.start.epoch, at, command.name))
+            here, context = alone, StepContext(run.run_id, step_id, attempt, (run.start.epoch, at, command.name))
             flight = Flight(at, step_id, command, form, context, parts.stamp(), None)
+            if form.chunk is not None:
+                here = alone and not command.record_chunks  # this thread has to write meanwhile
+                flight.stream = flight.context = context = self._stream(command, form, pending)
             if parts.listens:
                 parts.tell(lc.StepStarted(run.run_id, step_id, at, attempt))
                 flight.since = self._now()
+            if self._readers and not command.given.at_most_once:  # its `begin` says so
+                parts.hub.put(run.run_id, Live(run.incarnation, run.seq, step_id, at, attempt))
             if timeout is not None:
                 flight.deadline = self._now() + timedelta(seconds=timeout)
             own = own_copy(command)  # here, in the owner's thread: a sibling may change what is shared while this waits
             self._inputs[at] = inputs_digest(parts.codec, command)
             self.under_way[at] = flight  # before it runs, so that it can be told that nobody wants it any more
             try:
-                if alone and timeout is None and not (form.is_async and performer.awaits):
+                if here and timeout is None and not (form.is_async and performer.awaits):
                     value, failure = performer.run_here(own, context)
                 else:
-                    flight.future = performer.launch(own, context, daemon=timeout is not None)
+                    daemon = timeout is not None or (alone and not here)
+                    flight.future = performer.launch(own, context, daemon=daemon)
                     flight.future.add_done_callback(lambda _: self.wakeup.set())
                     continue
             finally:
@@ -138,6 +154,18 @@ class Flights:
             self._ended[flight.at] = self._outcome(flight, pending, None, error)
         elif flight.since is not None:
             self._ends[flight.at] = (None, self._now() - flight.since)
+
+    def _stream(self, command: c.Stream[Any, Any], form: Form, pending: Pending) -> StepContext:
+        """The context of a stream's next attempt."""
+        if self.streams is None:  # most sessions have none, and don't load what they need
+            try:
+                from .chunks import Streams
+            except (ImportError, OSError) as error:  # no descriptor left to read a file with
+                raise NoThreadError(str(error)) from error
+            assert self.session is not None
+            self.streams = Streams(self.parts, self.run, self.wakeup, self.session)
+        self.stopped.pop(pending.at, None)
+        return self.streams.open(command, form, pending.at, pending.step_id, pending.attempts + 1)
 
     # ---- while they run
 
@@ -158,8 +186,9 @@ class Flights:
         return True
 
     def deadlines(self) -> Iterator[datetime]:
-        """When attempts time out."""
-        return (f.deadline for f in self.under_way.values() if f.deadline is not None)
+        """When attempts time out, and when chunks of streams are to be written."""
+        ends = (f.deadline for f in self.under_way.values() if f.deadline is not None)
+        return ends if self.streams is None else chain(ends, self.streams.deadlines())
 
     def landed(self) -> bool:
         """Whether an attempt has ended or timed out."""
@@ -178,9 +207,9 @@ class Flights:
     def drop_all(self) -> None:
         """The session ends: what still runs is only reported."""
         for flight in list(self.under_way.values()):
-            flight.context.cancel()
             flight.future.cancel()
             self._drop(flight)
+        self.session = self.streams = None
 
     # ---- after
 
@@ -191,6 +220,8 @@ class Flights:
             done = flight.future.done()
             if not done and not self._is_late(flight):
                 continue
+            if done and flight.stream is not None and flight.stream.owes:
+                continue  # what it has yielded is written first
             pending = machine.pending.get(at)
             if pending is None or not done:
                 self._drop(flight)
@@ -216,6 +247,8 @@ class Flights:
                 if flight.since is not None:
                     self._ends[flight.at] = (None, self._now() - flight.since)
                 return self._event(pending, number, flight.started, result=result)
+        if flight.stream is not None and flight.stream.was_stopped(error):
+            return self._stopped(pending, number, error)
         self._keep_error(flight.at, error)
         if not pending.cancelling and not flight.command.given.at_most_once:
             policy = self._policy(flight.command)
@@ -241,8 +274,23 @@ class Flights:
             logger.exception("the predicate of a retry policy raised; the step is not tried again")
             return False
 
-    def given_up(self, pending: Pending, attempt: e.Attempt) -> e.Step:
+    def _stopped(self, pending: Pending, number: int, error: BaseException) -> e.EventBase:
+        """What comes of a stream that was closed early, since it is cancelled.
+
+        Where the machine does not know of the cancel yet, it is an attempt that is to be followed by another: writing
+        it meets the cancel, and there is none.
+        """
+        at, step_id, stamp = pending.at, pending.step_id, self.parts.stamp()
+        self.stopped[at] = step_id
+        if pending.cancelling:
+            return e.Cancelled(at=at, timestamp=stamp)
+        failure = failure_of(error, attempts=number)
+        return e.Attempt(at=at, step_id=step_id, attempt=number, error=failure, due=stamp, timestamp=stamp)
+
+    def given_up(self, pending: Pending, attempt: e.Attempt) -> e.EventBase:
         """The outcome of a step that is cancelled after an attempt failed: that failure, and no further attempts."""
+        if pending.at in self.stopped:
+            return e.Cancelled(at=pending.at, timestamp=self.parts.stamp())
         return self._event(pending, attempt.attempt, attempt.timestamp, error=attempt.error)
 
     def _policy(self, command: c.Step[Any]) -> RetryPolicy:
@@ -273,6 +321,8 @@ class Flights:
         """Nobody waits for it any more: whatever it brings is told to the listener and forgotten."""
         self.under_way.pop(flight.at, None)
         flight.dropped = True
+        if self.streams is not None and flight.stream is not None:
+            self.streams.forget(flight.stream)
         flight.context.cancel()
         if self._is_async(flight.command):
             flight.future.cancel()

@@ -121,6 +121,7 @@ def _emit(pending: Pending, parts: Parts, now: datetime, _flights: Landing) -> e
 _ANSWERS: dict[type[c.Command[Any]], Callable[[Pending, Parts, datetime, Landing], e.EventBase | None]] = {
     c.Step: _step,
     c.Transaction: _step,
+    c.Stream: _step,
     c.Sleep: _timer,
     c.Suspend: _timer,
     c.Now: _now,

@@ -113,7 +113,7 @@ class Handlers:
             self.abandoned.add(pending.child)  # it is told before this run is closed
         self._fibers.settle_cancelled(pending)
 
-    def _on_attempt(self, event: e.Attempt) -> None:
+    def _on_attempt(self, event: e.Attempt | e.Chunk) -> None:
         pending = self._owed(event, (c.Step,), event.step_id.partition("#")[0])  # "#2" numbers a repeat
         pending.attempts, pending.due = event.attempt, event.due
 
@@ -270,6 +270,7 @@ HANDLERS: dict[type[e.EventBase], Callable[[Handlers, Any], None]] = {
     e.Cancelled: Handlers._on_cancelled,
     e.Attempt: Handlers._on_attempt,
     e.Begin: Handlers._on_begin,
+    e.Chunk: Handlers._on_attempt,
     e.Suspend: Handlers._on_suspend,
     e.Sleep: Handlers._on_sleep,
     e.Wake: Handlers._on_wake,

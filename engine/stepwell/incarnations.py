@@ -198,7 +198,7 @@ def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
     kept: list[e.EventBase] = []
     for event in history[1:cut]:
         drop = isinstance(event, (e.Pause, e.Unpause))
-        drop = drop or (isinstance(event, e.Attempt) and event.at not in ended)
+        drop = drop or (isinstance(event, (e.Attempt, e.Chunk)) and event.at not in ended)
         drop = drop or (isinstance(event, e.Begin) and event.at in again)
         drop = drop or (isinstance(event, (e.Child, e.ChildResult)) and event.child_id not in done)
         if isinstance(event, e.Suspend) and event.at in timed_out:
@@ -256,7 +256,7 @@ def _stays(machine: Machine, codec: Codec, event: e.EventBase, done: set[str]) -
         return event.wait is None or any(p.wait == event.wait for p in machine.waits)
     if isinstance(event, e.Patch):
         return True
-    if machine.asking is not None or event.at is None or isinstance(event, (e.Cancelled, e.Attempt, e.Begin)):
+    if machine.asking is not None or event.at is None or isinstance(event, (e.Cancelled, e.Attempt, e.Begin, e.Chunk)):
         return False
     pending = machine.pending.get(event.at)
     if pending is None:

@@ -46,6 +46,7 @@ class Ledger:
         self.reports = Reports(parts, run.run_id, self.flights, run.machine.spent)
         self._batch: list[e.EventBase] = []
         self._write_first = False
+        self._readers = parts.hub.readers
 
     def _feed_pure(self, event: e.EventBase) -> None:
         """Feed an event that no effect is behind, and write it soon; after a conflict, write it first."""
@@ -59,6 +60,13 @@ class Ledger:
             if len(self._batch) >= MAX_BATCH and self._append([]):
                 self.growth.check(self.recorder, cleaning=self.machine.cancelled)
 
+    def record(self, events: list[e.EventBase]) -> bool:
+        """Write events, and only then feed them; False when the tail had moved."""
+        if not self._append(events):
+            return False
+        self.machine.fold(events)
+        return True
+
     def _append(self, events: list[e.EventBase], **how: Any) -> bool:
         """Write the batch and these events; False when the tail had moved, which is taken in then."""
         written = [*self._batch, *events] if self._batch else events
@@ -67,6 +75,8 @@ class Ledger:
             self._write_first = False
             if written:
                 self.run.last = written[-1]
+            if self._readers:
+                self.parts.hub.ring(self.run.run_id)
             if self.parts.listens:
                 for event in written:
                     self.reports.tell_of(event, self.machine.budget)

@@ -14,6 +14,7 @@ from . import events as e
 from .codec import Codec
 from .environment import Environment, new_token
 from .errors import CorruptHistoryError, InvalidInputError, NotFoundError, StepwellError
+from .hub import Hub
 from .lifecycle import LifecycleEvent, StepReplayed
 from .logs import replaying
 from .machine import Machine
@@ -86,6 +87,7 @@ class Parts(msgspec.Struct, frozen=True):
         limit: how long histories may grow; None without a limit.
         max_depth: how many ancestors the children of runs that are started here may have.
         strict_inputs: whether a replay compares the inputs of steps, of workflows that don't say.
+        hub: those who read runs as they go.
     """
 
     store: Store
@@ -104,6 +106,7 @@ class Parts(msgspec.Struct, frozen=True):
     limit: HistoryLimit | None = None
     max_depth: int | None = None
     strict_inputs: bool = False
+    hub: Hub = msgspec.field(default_factory=Hub)
 
     def lease_request(self) -> LeaseRequest:
         """Ask for a lease; made once for all repeats of one write."""

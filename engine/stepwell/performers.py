@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -55,6 +55,8 @@ class StepContext:
     """
 
     __slots__ = ("_cancelled", "_key", "_waiters", "attempt", "run_id", "step_id")
+
+    drain: ClassVar[Any] = None  # of a Stream's: makes the result of the generator that a call gave
 
     def __init__(self, run_id: str, step_id: str, attempt: int, key: tuple[int, str, str]) -> None:
         self.run_id = run_id
@@ -117,7 +119,7 @@ def idempotency_key(run_id: str, epoch: int, at: str, name: str) -> str:
 
 
 Perform: TypeAlias = Callable[[Step[Any], StepContext], Any]
-"""Calls a step's function: gives its result, a coroutine for an `async def` step, or raises."""
+"""Calls a step's function: gives its result, a coroutine for `async def`, a generator for a Stream, or raises."""
 
 
 def call_step(step: Step[Any], _context: StepContext) -> Any:
@@ -170,6 +172,7 @@ class Flight(msgspec.Struct, eq=False):
         deadline: when it times out, or None.
         future: its end; None for a call in the session's own thread.
         dropped: nobody waits for it any more; its end is only reported.
+        stream: of a Stream, its context.
     """
 
     at: str
@@ -182,6 +185,7 @@ class Flight(msgspec.Struct, eq=False):
     deadline: datetime | None = None
     future: Any = None  # a Future
     dropped: bool = False
+    stream: Any = None  # a StreamContext
 
 
 class LeavesLoop(Exception):
@@ -275,7 +279,11 @@ class Performer:
     def _call(self, step: Step[Any], context: StepContext) -> Any:
         _current.set(context)
         value = self._perform(step, context)
-        if type(value) in _ATOMS or not inspect.iscoroutine(value):
+        if type(value) in _ATOMS:
+            return value
+        if context.drain is not None:
+            value = context.drain(value)
+        if not inspect.iscoroutine(value):
             return value
         try:
             return self._get_loop().submit(carried(value)).result()
@@ -284,7 +292,8 @@ class Performer:
 
     async def _awaited(self, step: Step[Any], context: StepContext) -> Any:
         _current.set(context)
-        return await carried(self._perform(step, context))
+        value = self._perform(step, context)
+        return await carried(value if context.drain is None else context.drain(value))
 
     def _get_executor(self) -> Executor:
         with self._lock:

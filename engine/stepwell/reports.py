@@ -40,7 +40,8 @@ class Reports:
         elif isinstance(event, e.Emit):
             parts.tell(lc.ValueEmitted(run_id, parts.codec.decode(event.value), event.topic))
         elif isinstance(event, e.Cancelled) and event.at is not None:
-            parts.tell(lc.StepDropped(run_id, self.dropped.pop(event.at, ""), event.at))
+            step_id = self._flights.stopped.pop(event.at, "") or self.dropped.pop(event.at, "")
+            parts.tell(lc.StepDropped(run_id, step_id, event.at))
         elif isinstance(event, e.Spend):
             self.spent += event.amount
             left = None if budget is None else budget - self.spent

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from types import GenericAlias
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -29,7 +38,35 @@ def result_type(command: c.Command[Any]) -> Any:
         raise InvalidInputError(f"only a Step has a result type, got {command!r}")
     if command.given.into is not c.UNSET:
         return command.given.into
+    if isinstance(command, c.Stream):
+        return _stream_result(command)
     return return_annotation(command.fn)
+
+
+def _stream_result(stream: c.Stream[Any, Any]) -> Any:
+    """The type of what `collect` makes, or of what the generator returns."""
+    chunk, result = _yields(stream.fn)
+    if stream.collect is None:
+        return result
+    made: Any = return_annotation(stream.collect)
+    if made in _COLLECTIONS and chunk is not c.UNSET:
+        return GenericAlias(made, (chunk, ...) if made is tuple else (chunk,))
+    return made
+
+
+_COLLECTIONS = (list, set, tuple)
+_ITERABLES = (Iterator, Iterable, AsyncIterator, AsyncIterable, AsyncGenerator)
+
+
+def _yields(fn: Callable[..., Any]) -> tuple[Any, Any]:
+    """The types of what a generator function yields and returns; UNSET where its annotation does not say."""
+    annotation = return_annotation(fn)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Generator and args:
+        return args[0], args[2] if len(args) == 3 else None
+    if origin in _ITERABLES and args:
+        return args[0], c.UNSET
+    return c.UNSET, c.UNSET
 
 
 class Form(msgspec.Struct, frozen=True, eq=False):
@@ -39,11 +76,13 @@ class Form(msgspec.Struct, frozen=True, eq=False):
         write: makes JSON of a value; raises CodecError.
         read: makes the value of JSON; raises CodecError.
         is_async: whether what the step calls in the end is `async def`.
+        chunk: for a Stream, makes JSON of what it yields; raises CodecError.
     """
 
     write: Callable[[Any], bytes]
     read: Callable[[Any], Any]
     is_async: bool
+    chunk: Callable[[Any], bytes] | None = None
 
 
 class Results:
@@ -65,7 +104,7 @@ class Results:
             return self._forms[step.fn]
         except KeyError:
             form = self._made(step)
-            if len(self._forms) < MAX_FORMS:
+            if form.chunk is None and len(self._forms) < MAX_FORMS:  # one stream's `collect` is not another's
                 self._forms[step.fn] = form
             return form
         except TypeError:  # an object that can be called and not be hashed
@@ -73,7 +112,8 @@ class Results:
 
     def _made(self, step: c.Step[Any]) -> Form:
         into = result_type(step)
-        return Form(self._codec.writer(into), self._codec.reader(into), callee_of(step.fn).is_async)
+        chunk = self._codec.writer(_yields(step.fn)[0]) if isinstance(step, c.Stream) else None
+        return Form(self._codec.writer(into), self._codec.reader(into), callee_of(step.fn).is_async, chunk)
 
 
 def flow_result(workflow: Workflow[..., Any]) -> Any:

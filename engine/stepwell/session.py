@@ -76,6 +76,7 @@ class Session(Ledger):
         self.contained: type[BaseException] | None = None  # what is this run's own fault, and blocks it
         self.transactions = Transactions(parts, run, self.flights)
         self.restarts = Restarts(parts, run)
+        self.flights.session = self
         self._outcomes: dict[str, e.EventBase] = {}
         self._parked = False
 
@@ -142,6 +143,8 @@ class Session(Ledger):
         if self.recorder.lost:
             raise LeaseLostError(f"the lease of run {self.run.run_id!r} was lost", run_id=self.run.run_id)
         if flights.landed():
+            if flights.streams is not None and not flights.streams.flush():  # what they yielded comes before
+                return None
             self._outcomes.update(flights.collect(machine))
         if self._outcomes and not self._record_outcomes():
             return None
@@ -293,6 +296,9 @@ class Session(Ledger):
         return [e.parse_instant(p.due) for p in pending if p.due is not None and not self.flights.flies(p.at)]
 
     def _wait(self, seconds: float) -> None:
+        streams = self.flights.streams
+        if streams is not None and streams.is_due() and not streams.flush():
+            return
         if self._batch and not self._append([]):
             return
         if self.kin.agenda:

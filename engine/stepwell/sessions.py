@@ -99,6 +99,10 @@ class Sessions:
         if holding is not None and holding.session is not None:
             holding.session.notify(cancel=cancel)
 
+    def drives(self, run_id: str) -> bool:
+        """Whether a run is driven here now."""
+        return run_id in self._held
+
     def close(self) -> None:
         """End the renewing thread."""
         self._stop.set()

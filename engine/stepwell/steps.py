@@ -126,6 +126,7 @@ class Callee(msgspec.Struct, eq=False):
         trouble: why a Step can't be made of it, or "".
         is_async: whether what is called in the end is `async def`.
         result: the type of its result, once somebody has resolved it.
+        no_stream: why a Stream can't be made of it, or "".
     """
 
     name: str
@@ -133,6 +134,7 @@ class Callee(msgspec.Struct, eq=False):
     trouble: str
     is_async: bool
     result: Any = None
+    no_stream: str = ""
 
 
 _callees: dict[int, tuple[Any, Callee]] = {}  # by id, with a weak reference to the function
@@ -153,18 +155,41 @@ def callee_of(fn: Callable[..., Any]) -> Callee:
 
 def _look_at(fn: Any) -> Callee:
     if not callable(fn):
-        trouble = f"Step needs a function and its arguments, got {fn!r}; write Step(f, x), not Step(f(x))"
-        return Callee("", StepOptions(), trouble, False)
+        trouble = "{0} needs a function and its arguments, got {1!r}; write {0}(f, x), not {0}(f(x))"
+        return Callee("", StepOptions(), trouble.format("Step", fn), False, no_stream=trouble.format("Stream", fn))
     name, defaults, trouble = _name(fn), getattr(fn, _STEP_DEFAULTS, None) or StepOptions(), ""
-    inner = _behind(fn)
-    if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (inner, type(inner).__call__)):
-        trouble = (
-            f"Step can't call the generator function {_name(inner)!r}: its body would not run. "
-            "Use `yield from` to run a workflow in this one, or a plain function as the step"
-        )
-    elif defaults.name is None:
+    if defaults.name is None:
         trouble = _wrong_step_name(name, "; say another with @step(name=...)")
-    return Callee(defaults.name or name, defaults, trouble, _is_async(fn))
+    inner = _behind(fn)
+    no_stream = _no_stream(fn, inner) or trouble
+    if _is_generator(inner):
+        trouble = (
+            f"Step can't call the generator function {_name(inner)!r}: its body would not run. Use Stream to call it "
+            "and hand on what it yields, `yield from` to run a workflow in this one, or a plain function as the step"
+        )
+    return Callee(defaults.name or name, defaults, trouble, _is_async(fn), no_stream=no_stream)
+
+
+def _is_generator(fn: Any) -> bool:
+    """Whether a call gives a generator, sync or async."""
+    return any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (fn, type(fn).__call__))
+
+
+def _no_stream(fn: Any, inner: Any) -> str:
+    """Why a Stream can't be made of a callable, or ""; `inner` is what it calls in the end."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    if not _is_generator(inner):
+        return (
+            f"Stream needs a generator function, and {_name(inner)!r} is none: write `def` or `async def` with "
+            "`yield`, or a Step for a plain function"
+        )
+    if not _is_generator(fn):
+        return (
+            f"Stream can't call {_name(inner)!r}, a {type(fn).__name__} around a generator function: use `yield from` "
+            "to run a workflow in this one, or a generator function of its own"
+        )
+    return ""
 
 
 @frozen(init=False, slots=False)
@@ -299,4 +324,6 @@ def _is_async(fn: Any) -> bool:
     while isinstance(inner, partial):
         inner = inner.func
     inner = inner if not inspect.isfunction(inner) else inspect.unwrap(inner)
+    if inspect.isasyncgenfunction(inner) or inspect.isasyncgenfunction(type(inner).__call__):
+        return True
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - the method itself is wanted

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 
 import pytest
 
-from stepwell import Engine, Flow, Step, Suspend, workflow
+from stepwell import Engine, Flow, Step, Stream, Suspend, workflow
 
 AT = ("--store", "sqlite:///runs.db")
 NASTY = "\x1b[31mred\x1b[0m\x07 \u202eevil\u2066 \x9b31m line\nbreak\r"
@@ -144,3 +145,25 @@ def test_a_damaged_history_is_told_with_its_own_exit_code(stepwell, runs):
     db.close()
     done = stepwell(*AT, "show", "e1")
     assert (4, True) == (done.code, done.err.startswith("stepwell: CORRUPT_HISTORY: "))
+
+
+def spell(text: str) -> Iterator[str]:
+    yield from text
+
+
+@workflow
+def dictate(text: str) -> Flow[str]:
+    return (yield from Stream(spell, text).options(collect="".join, record_chunks=True))
+
+
+def test_recorded_chunks_are_shown_and_verified(stepwell, here):
+    with Engine("sqlite:///runs.db", workflows=[dictate]) as engine:
+        engine.start(dictate, "ab", run_id="d1")
+    rows = [line.split() for line in stepwell(*AT, "show", "d1").out.splitlines()]
+    assert [["spell", "chunk", "0:", '"a"'], ["spell", "chunk", "1:", '"b"']] == [
+        row[-4:] for row in rows if "chunk" in row
+    ]
+    history = json.loads(stepwell(*AT, "show", "d1", "--json").out)["history"]
+    assert ["start", "chunk", "chunk", "step", "complete"] == [event["type"] for event in history]
+    assert ["at", "stepId", "attempt", "index", "value"] == [*history[1]][-6:-1]
+    assert 0 == stepwell(*AT, "verify").code

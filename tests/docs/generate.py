@@ -20,8 +20,9 @@ from typing import Any
 import msgspec
 
 import stepwell
-from stepwell import Command, StepwellError, errors, events, lifecycle, limits, testing
+from stepwell import Command, StepwellError, errors, events, lifecycle, limits, streaming, testing
 from stepwell.cli import mistakes, options
+from stepwell.run_streams import RunStream
 from stepwell.worker import Worker
 from stepwell_stores import open_store
 
@@ -203,8 +204,8 @@ def commands() -> list[str]:
 
 def command_names() -> list[str]:
     """The commands that `stepwell` exports, in the order in which one learns them."""
-    first = ["Step", "Transaction", "Suspend", "Sleep", "All", "Race", "Now", "Random", "Uuid", "Emit", "SetState"]
-    first += ["Patched", "Child", "ContinueAsNew", "Spend", "Compensate"]
+    first = ["Step", "Transaction", "Stream", "Suspend", "Sleep", "All", "Race", "Now", "Random", "Uuid", "Emit"]
+    first += ["SetState", "Patched", "Child", "ContinueAsNew", "Spend", "Compensate"]
     found = {name for name in stepwell.__all__ if _is_command(getattr(stepwell, name))}
     return [name for name in first if name in found] + sorted(found - set(first))
 
@@ -307,6 +308,18 @@ def lifecycle_table() -> list[str]:
     return table("Event | Fields | Meaning", rows)
 
 
+def stream_table() -> list[str]:
+    """What `engine.stream` gives."""
+    rows = []
+    for name in streaming.__all__:
+        cls = getattr(streaming, name)
+        if inspect.isclass(cls) and issubclass(cls, msgspec.Struct):
+            fields = [field.name for field in msgspec.structs.fields(cls)]
+            own = ", ".join(f"`{field}`" for field in fields if field not in ("run_id", "incarnation", "seq"))
+            rows.append((f"`{name}`", own, summary(cls)))
+    return table("Event | Fields | Meaning", rows)
+
+
 # ---- the command line
 
 
@@ -376,6 +389,11 @@ def stores() -> list[str]:
     return entry("open_store", open_store, "stepwell_stores.")
 
 
+def run_stream() -> list[str]:
+    """What reads a run as it goes."""
+    return entry("RunStream", RunStream, "stepwell.run_streams.")
+
+
 def worker() -> list[str]:
     """What drives runs in a process of its own."""
     return entry("Worker", Worker, "stepwell.worker.")
@@ -395,6 +413,8 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "thrown table": thrown_table,
     "error attributes": error_attributes,
     "lifecycle": lifecycle_table,
+    "stream events": stream_table,
+    "run stream": run_stream,
     "verbs": verbs,
     "durability declared": durability.declared_table,
     "durability survival": durability.survival_table,

@@ -8,7 +8,7 @@ copy wrong, to see that each one is really looked at.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
@@ -45,6 +45,7 @@ from stepwell import (
     Step,
     StepContext,
     StepFailed,
+    Stream,
     Suspend,
     TimedOut,
     Transaction,
@@ -311,6 +312,58 @@ def signal_with_start(engine: Engine, ticket: Ticket) -> None:
     engine.signal("r", Signal("manual-review", Verdict), Verdict(True, "ada"), start=(steps, ticket))
     engine.signal("r", "reply", 3, id="m1", start=(asynchronous_steps,), tags={"a": "b"}, if_closed="restart")
     engine.signal("r", "reply", start=(steps_with_defaults,))
+
+
+# ---- Stream
+
+
+def say(prompt: str) -> Generator[str, None, int]:
+    yield prompt
+    return len(prompt)
+
+
+def say_plainly(prompt: str, *, loud: bool = False) -> Iterator[str]:
+    yield prompt.upper() if loud else prompt
+
+
+async def say_later(prompt: str) -> AsyncIterator[str]:
+    yield prompt
+
+
+async def count_later(most: int) -> AsyncGenerator[int, None]:
+    yield most
+
+
+def total(numbers: Iterable[int]) -> float:
+    return float(sum(numbers))
+
+
+@workflow
+def streams(prompt: str) -> Flow[str]:
+    assert_type((yield Stream(say, prompt)), Any)
+    assert_type((yield from Stream(say, prompt)), int)
+    assert_type((yield from Stream(say_plainly, prompt, loud=True)), Any)
+    assert_type((yield from Stream(say_later, prompt)), None)
+    assert_type((yield from Stream(count_later, 3)), None)
+    assert_type(Stream(say, prompt), Stream[int, str])
+    assert_type(Stream(count_later, 3), Stream[None, int])
+    assert_type((yield from Stream(partial(say, prompt))), int)
+    step: Step[int] = Stream(say, prompt)
+    assert_type((yield from All(step, Stream(say_later, prompt))), tuple[int, None])
+    return (yield from Stream(say_later, prompt).options(collect="".join))
+
+
+@workflow
+def streams_with_options(prompt: str) -> Flow[list[str]]:
+    assert_type((yield from Stream(say, prompt).options(name="s", timeout=2, record_chunks=True)), int)
+    assert_type((yield from Stream(say, prompt).options(collect="".join)), str)
+    assert_type((yield from Stream(say, prompt).options(collect=list)), list[str])
+    assert_type((yield from Stream(say, prompt).options(collect=len)), int)
+    assert_type((yield from Stream(count_later, 3).options(collect=total)), float)
+    assert_type((yield from Stream(count_later, 3).options(collect=total, into=int)), int)
+    assert_type((yield from Stream(say_later, prompt).options(into=int | None)), int | None)
+    assert_type(Stream(say, prompt).options(collect=len, retry=RetryPolicy(2)), Stream[int, str])
+    return (yield from Stream(say_later, prompt).options(collect=list, at_most_once=True))
 
 
 # ---- Suspend and Signal

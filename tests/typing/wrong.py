@@ -9,6 +9,7 @@ both are told to report an ignore that ignores nothing; so does an error of anot
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import AsyncIterator, Generator
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ from stepwell import (
     Signal,
     Sleep,
     Step,
+    Stream,
     Suspend,
     Transaction,
     Uuid,
@@ -147,6 +149,34 @@ def results_of_steps(t: Ticket) -> Flow[None]:
     (yield from Step(size, t)).upper()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     (yield from Step(fetch, "u")).send(None)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     yield from size(t)  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def say(prompt: str) -> Generator[str, None, int]:
+    yield prompt
+    return len(prompt)
+
+
+async def say_later(prompt: str) -> AsyncIterator[str]:
+    yield prompt
+
+
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@workflow
+def streams(t: Ticket) -> Flow[None]:
+    yield Stream(say)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    yield Stream(say, 3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    yield Stream(say_later, t)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    yield Stream(size, t)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    yield Stream(say("a"))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    a: str = yield from Stream(say, "a")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    b: str = yield from Stream(say_later, "a")  # type: ignore[assignment, func-returns-value]  # pyright: ignore[reportAssignmentType]
+    c: int = yield from Stream(say, "a").options(collect="".join)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    yield Stream(say, "a").options(collect=total)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    yield Stream(say, "a").options(collect=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    yield Stream(say, "a").options(record_chunks="yes")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 @workflow

@@ -19,7 +19,8 @@ class CrashingStore:
 
     The dead owner's lease ends at once, as it does on stores that see their owners die. Nothing is asked after a write
     that ends with `begin`: a process that dies between the `begin` of an `at_most_once` step and its outcome changes
-    how the run goes on, with `StepInterrupted`, and rightly so.
+    how the run goes on, with `StepInterrupted`, and rightly so. Nor after one that ends with `chunk`: a stream that is
+    interrupted begins anew, and where the process dies each time it would never end.
 
     Args:
         store: the store that is written to.
@@ -54,7 +55,7 @@ class CrashingStore:
         self._lease = getattr(done, "lease", None) or self._lease
         if records and isinstance(done, (Committed, AlreadyCommitted, Created)):
             self.recorded += len(records)
-            if records[-1].type != "begin" and self._dies(self.recorded):
+            if records[-1].type not in ("begin", "chunk") and self._dies(self.recorded):
                 if self._lease is not None:
                     self._store.release(self._lease)
                 raise SimulatedCrash

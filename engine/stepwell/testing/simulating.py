@@ -219,7 +219,8 @@ def simulate(
         cancel: ask for the run to be cancelled this long after the start.
         crash_after: "die" after that many recorded events, or after "every" one, and go on in a new engine; the run
             must end as it does without, and no recorded step may run again. Never between the `begin` of an
-            `at_most_once` step and its outcome, which would rightly end in `StepInterrupted`: then after the next one.
+            `at_most_once` step and its outcome, which would rightly end in `StepInterrupted`, nor after a chunk of a
+            stream, which would begin anew: then after the next one.
         start: the first virtual instant.
         seed: of what Random and Uuid draw.
         retry: the engine's default retry policy.
