@@ -37,14 +37,27 @@ The engine seals records through `seal`: a store calls it when it knows the posi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 from attrs import field, frozen
 
 from .errors import CorruptHistoryError, StoreError
 from .heads import Blocked, Head, HeadFilter, RunHead, Status, Waiting
+from .leases import Lease, LeaseRequest
 from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, first_broken, open_body, seal
+from .store_outcomes import (
+    AlreadyCommitted,
+    AppendOutcome,
+    Committed,
+    Conflict,
+    Created,
+    CreateOutcome,
+    Exists,
+    Fenced,
+    NotApplied,
+    Unknown,
+)
 from .upkeep import ClosedKey, StoreSize, Upkeep, closed_key
 
 __all__ = [
@@ -85,31 +98,6 @@ __all__ = [
 ]
 
 
-class LeaseRequest(msgspec.Struct, frozen=True):
-    """Asks for a lease together with a write.
-
-    Attributes:
-        ttl: seconds that it lasts unless it is renewed.
-        token: known to this caller alone. A write that is repeated with it gets the lease that it was granted; whoever
-            sends the same write with another one, or with none, does not: two would drive under one fence.
-    """
-
-    owner: str
-    ttl: float
-    token: str = ""
-
-
-class Lease(msgspec.Struct, frozen=True):
-    """The right to drive a run until `until` (microseconds since 1970, the store's clock)."""
-
-    run_id: str
-    incarnation: int
-    fence: int
-    seq: int
-    owner: str
-    until: int
-
-
 @frozen
 class Tail:
     """Records of one incarnation from `from_seq` on, as sealed bytes.
@@ -132,86 +120,6 @@ class Tail:
     @property
     def seq(self) -> int:
         return self.from_seq + len(self.records)
-
-
-class Committed(msgspec.Struct, frozen=True):
-    """Written and durable. `seq` is that of the first record, `lease` the lease that was asked for, if it was free."""
-
-    seq: int
-    incarnation: int
-    lease: Lease | None = None
-    busy_until: int | None = None
-
-
-class AlreadyCommitted(msgspec.Struct, frozen=True):
-    """This very attempt was written before: success. Fields as `Committed`."""
-
-    seq: int
-    incarnation: int
-    lease: Lease | None = None
-    busy_until: int | None = None
-
-
-class Conflict(msgspec.Struct, frozen=True):
-    """Not written: the tail is elsewhere. Read the new tail, feed it, try again.
-
-    Attributes:
-        seq: the tail's seq.
-        incarnation: the current one.
-        closed: whether it is closed.
-    """
-
-    seq: int
-    incarnation: int
-    closed: bool = False
-
-
-class Fenced(msgspec.Struct, frozen=True):
-    """Not written: a newer session owns the run. `fence` is its number."""
-
-    fence: int
-
-
-class _Failed(msgspec.Struct, frozen=True, eq=False):
-    """Equal whatever the cause, since exceptions never are."""
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
-
-
-class NotApplied(_Failed, frozen=True, eq=False):
-    """Not written, for certain, and not for a reason of the run's: safe to try again. `cause` is the driver's error."""
-
-    cause: BaseException | None = None
-
-
-class Unknown(_Failed, frozen=True, eq=False):
-    """Nobody can say whether it was written. Repeat the same attempt; never the step. `cause` is the driver's error."""
-
-    cause: BaseException | None = None
-
-
-AppendOutcome: TypeAlias = Committed | AlreadyCommitted | Conflict | Fenced | NotApplied | Unknown
-"""How an append ended."""
-
-
-class Created(msgspec.Struct, frozen=True):
-    """The run was created (or this very attempt had created it). `lease` is the one that was asked for."""
-
-    lease: Lease | None = None
-
-
-class Exists(msgspec.Struct, frozen=True):
-    """The run id is taken."""
-
-    head: RunHead
-
-
-CreateOutcome: TypeAlias = Created | Exists | NotApplied | Unknown
-"""How a create ended."""
 
 
 class Durability(msgspec.Struct, frozen=True):

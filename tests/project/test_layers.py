@@ -55,6 +55,8 @@ FLOORS = {
     "outcomes": 2,
     "streaming": 2,
     "store": 2,
+    "store_outcomes": 2,
+    "leases": 2,
     "heads": 2,
     "wire": 2,
     "depicting": 2,
