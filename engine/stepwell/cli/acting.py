@@ -27,6 +27,7 @@ def start(options: argparse.Namespace, terminal: Terminal) -> int:
             *args,
             run_id=options.run_id,
             tags=labels,
+            budget=options.budget,
             if_open=options.if_open,
             if_closed=options.if_closed,
         )

@@ -169,6 +169,7 @@ def _starters(verb: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("args", metavar="JSON", nargs="*", help=f"its arguments, each {_VALUE}")
     made.add_argument("--run-id", metavar="ID", help="the run's key (default: a new one)")
     made.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a label; may be repeated")
+    made.add_argument("--budget", type=float, metavar="AMOUNT", help="how much the run may spend")
     made.add_argument(
         "--if-open", choices=("join", "error", "restart"), default="join", help="the run is there and open"
     )
