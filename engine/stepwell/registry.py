@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
+from inspect import isfunction
 from types import CodeType
 from typing import Any
 
@@ -14,7 +15,7 @@ from .errors import InvalidInputError, NotFoundError, VersionMismatchError
 from .store import RunHead
 from .workflows import Workflow, check_workflow
 
-__all__ = ["Registry", "fingerprint", "known_workflow"]
+__all__ = ["Registry", "fingerprint", "known_workflow", "may_ask"]
 
 
 class Registry:
@@ -130,6 +131,21 @@ def _source(fn: Any) -> Any:
         if inner is None:
             return fn
         fn = inner
+
+
+def may_ask(workflow: Workflow[..., Any]) -> bool:
+    """Whether the code of a workflow speaks of Patched: its own, or that of its module."""
+    known: bool | None = workflow.__dict__.get("_may_ask")
+    if known is None:
+        names = getattr(workflow.fn, "__globals__", {})
+        known = "Patched" in names or _speaks_of("Patched", workflow.fn.__code__)
+        known = known or any(_speaks_of("Patched", one.__code__) for one in list(names.values()) if isfunction(one))
+        object.__setattr__(workflow, "_may_ask", known)
+    return known
+
+
+def _speaks_of(name: str, code: CodeType) -> bool:
+    return name in code.co_names or any(_speaks_of(name, one) for one in code.co_consts if isinstance(one, CodeType))
 
 
 def _add_code(hashed: Any, code: CodeType) -> None:

@@ -33,6 +33,7 @@ from .logs import logger
 from .outcomes import Outcome, Running, RunPaused, RunSuspended
 from .performers import NoThreadError
 from .reading import outcome_of
+from .registry import may_ask
 from .restarts import Restarts
 from .store import Lease, Status
 from .transacting import Transactions
@@ -142,11 +143,11 @@ class Session(Ledger):
             return self._ended()
         if self.recorder.lost:
             raise LeaseLostError(f"the lease of run {self.run.run_id!r} was lost", run_id=self.run.run_id)
-        if flights.landed():
+        if flights.landed() and machine.asking is None:  # what is asked is answered before anything else is written
             if flights.streams is not None and not flights.streams.flush():  # what they yielded comes before
                 return None
             self._outcomes.update(flights.collect(machine))
-        if self._outcomes and not self._record_outcomes():
+        if self._outcomes and machine.asking is None and not self._record_outcomes():
             return None
         if self._answer_pure():
             return None
@@ -204,7 +205,7 @@ class Session(Ledger):
         return moved
 
     def _record_outcomes(self) -> bool:
-        """Write what effects came to, and only then feed it; False when the tail had moved."""
+        """Write what effects came to, and only then feed it; False when there is more, or the tail had moved."""
         machine, outcomes = self.machine, self._outcomes
         for at, event in list(outcomes.items()):
             pending = machine.pending.get(at)
@@ -212,7 +213,14 @@ class Session(Ledger):
                 self.flights.report_void(outcomes.pop(at))
             elif pending.cancelling and isinstance(event, e.Attempt):  # since the attempt failed
                 outcomes[at] = self.flights.given_up(pending, event)
-        if outcomes:
+        if len(outcomes) > 1 and may_ask(self.run.workflow):
+            # one may bring up a Patched, which has to be answered before the next one is written
+            first = next(iter(outcomes))
+            if not self._append([outcomes[first]]):
+                return False
+            machine.feed(outcomes.pop(first))
+            return False
+        elif outcomes:
             events = list(outcomes.values())
             if not self._append(events):
                 return False

@@ -223,3 +223,41 @@ def test_the_same_command_sees_its_own_value_after_a_conflict(bench: Any) -> Non
     void, recorded = shape.seen[-2:]  # the machine was built again
     assert void[2:4] != recorded[2:4]
     check(engine, shape, outcome)
+
+
+def test_a_new_run_has_the_change_whatever_else_ends_at_that_moment(bench: Bench) -> None:
+    """An owner's event that is written while a Patched is asked would say that it has not."""
+    engines: list[Any] = []
+
+    def signals(run_id: str) -> int:
+        engines[0].signal(run_id, "go", 1)
+        return 1
+
+    def asks() -> Flow[bool]:
+        yield from Suspend("go")
+        return (yield from Patched("new"))
+
+    def asks_after(step: Step[int]) -> Flow[bool]:
+        yield step
+        return (yield from Patched("newer"))
+
+    @workflow
+    def changed(run_id: str) -> Flow[list[Any]]:
+        tally = Tally()
+        return list(
+            (
+                yield All(
+                    Step(signals, run_id),
+                    asks(),
+                    tally.step("beside"),
+                    asks_after(tally.step("one")),
+                    asks_after(tally.step("two")),
+                    tally.step("three"),
+                )
+            )
+        )
+
+    engines.append(bench.engine(changed))
+    for number in range(10):
+        said = engines[0].start(changed, f"r{number}", run_id=f"r{number}").unwrap()
+        assert [True, True, True] == [said[1], said[3], said[4]]
