@@ -100,8 +100,9 @@ class Attempt:
             return store.create(self.run_id, self.records, head=head, attempt_id=name, then=self.then, lease=lease)
         if self.kind == "open":
             assert self.incarnation is not None
+            own = {} if self.fence is None else {"expected_seq": self.seq, "fence": self.fence}
             return store.open_incarnation(
-                self.run_id, self.incarnation, self.records, head=head, attempt_id=name, lease=lease
+                self.run_id, self.incarnation, self.records, head=head, attempt_id=name, lease=lease, **own
             )
         where = (self.run_id, self.incarnation, self.seq, self.records)
         if self.kind == "outside":
@@ -317,6 +318,8 @@ class Ledger:
         found: dict[int, tuple[int, int]] = {}
         session, closed = 0, False
         for incarnation, lines in enumerate(histories):
+            if incarnation and not closed and _parsed(lines[0])[0].left != len(histories[incarnation - 1]):
+                raise Violation(f"incarnation {incarnation - 1} is not closed, and was not left there")
             seq, closed = 0, False
             while seq < len(lines):
                 number = _parsed(lines[seq])[1]
@@ -353,7 +356,10 @@ def _check_head(head: RunHead, tail: Tail, fence: int) -> None:
 
 def _check_batch(attempt: Attempt, incarnation: int, seq: int, lines: list[bytes], session: int) -> int:
     """Hold the records of a batch against its attempt; gives their session."""
-    wrong = attempt.incarnation not in (None, incarnation) or attempt.seq not in (None, seq)
+    at, fence = attempt.seq, attempt.fence
+    if attempt.kind == "open":  # what an owner names is where the incarnation before was left
+        at, fence = 0, None
+    wrong = attempt.incarnation not in (None, incarnation) or at not in (None, seq)
     wrong = wrong or (attempt.kind == "create" and incarnation > 0) or len(lines) < seq + len(attempt.sizes)
     first = seq
     for i in range(0 if wrong else len(attempt.sizes)):
@@ -361,7 +367,8 @@ def _check_batch(attempt: Attempt, incarnation: int, seq: int, lines: list[bytes
         last = i == len(attempt.sizes) - 1
         wrong = wrong or found.offset != first + i or found.body != attempt.body(i) or found.more == last
         wrong = wrong or (found.then == "closed") != (last and attempt.then == "closed")
-        wrong = wrong or found.session < session or (attempt.fence or found.session) != found.session
+        wrong = wrong or found.session < session or (fence or found.session) != found.session
+        wrong = wrong or found.left != (attempt.seq if attempt.kind == "open" and i == 0 else None)
         session = found.session
     if wrong:
         raise Violation(f"{attempt} is not whole, or elsewhere, at {(incarnation, seq)}: {lines[seq:]}")

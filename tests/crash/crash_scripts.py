@@ -7,6 +7,7 @@ own0 ... own3, +release     append as its owner                stale    append w
 out1 ... out3, +lease, @    append from outside (@: at a seq)  look, list              read it; read all heads
 close                       append and close                   again    repeat the last write
 open, +lease                open the next incarnation          other    go on in the other process
+next, +lease                the same, as the owner of the one that is open
 delete                      delete it                          die      this process ends, a new one takes its place
 long                        go on with another run, whose file names are hashes; `long` again: back
 """
@@ -38,6 +39,8 @@ SCRIPTS = (
     "create+lease close open+lease own1 close open close delete die create+lease own1 out1 close delete create own1",
     "create+lease own3 out@ again stale claim own1 again close again",
     "create+lease own1 die look die claim own2 close die list",
+    "create+lease own1 next+lease own1 out1 next claim own2 next+lease close open+lease next+lease die claim close",
+    "create+lease next+lease other look out1 other again stale look claim own1 next other look out1+lease delete",
     "create+lease own1 long create+lease own2 long own3 list close long close",
 )
 
@@ -90,7 +93,7 @@ class Author:
         match = WORD.fullmatch(word)
         assert match is not None, word
         what, count, more = match[1], int(match[2] or 1), match[3] or ""
-        if what in ("own", "stale", "close", "out", "open", "create", "delete"):
+        if what in ("own", "stale", "close", "out", "open", "next", "create", "delete"):
             self.write(what, count, more)
         else:
             getattr(self, what)()
@@ -158,6 +161,10 @@ class Author:
             return
         elif what == "open":
             self.send(evolve(new, kind="open", incarnation=tail.incarnation + 1))
+        elif what == "next":
+            if lease is not None:
+                self.send(evolve(new, kind="open", incarnation=tail.incarnation + 1, seq=tail.seq, fence=lease.fence))
+                mind.lease = None if more != "+lease" else mind.lease
         elif what == "delete":
             self.send(evolve(new, kind="delete", incarnation=tail.incarnation, sizes=()))
         elif what == "out":
@@ -205,5 +212,6 @@ def random_words(author: Author) -> Iterator[str]:
         elif mind.lease is None:
             choice = "claim claim claim out1 out2+lease out1+lease out@ again list stale"
         else:
-            choice = "own1 own2 own3 own1 own2 own1+release own0 out1 out2 close close release renew again stale look"
+            choice = "own1 own2 own3 own1 own2 own1+release own0 out1 out2 next next+lease close close"
+            choice += " release renew again stale look"
         yield rng.choice(f"{choice} other die long".split() if rng.random() < 0.2 else choice.split())
