@@ -44,7 +44,7 @@ class Child(Command[T_co]):
 
     The child has a history, a status and signals of its own, and a run id that follows from this run, so that a crash
     never starts it twice. It may run on another machine. When it fails or is cancelled by somebody, `ChildFailed` is
-    thrown; when this run is cancelled, the cancel is passed on and the child's end awaited. Two Childs are equal when
+    thrown; when this run is cancelled, the cancel is passed on and the child's end awaited. Two are equal when
     they ask for the same workflow and arguments. Determinism: recorded as `child`, answered by `childResult`.
 
     Args:

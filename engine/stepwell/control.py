@@ -108,6 +108,7 @@ class Control:
             lease = parts.lease_request()
         done = append_outside(parts, run_id, event, number=head.incarnation, lease=lease)
         self._refuse_closed(run_id, done)
+        parts.tell(_asked(run_id, event))
         self.sessions.notify(run_id, cancel=isinstance(event, e.Cancel))
         if isinstance(done, Conflict) or lease is None:
             return Running(run_id)
@@ -268,6 +269,7 @@ class Control:
             raise ConflictError(f"run {run_id!r} is open; cancel it before you delete it", run_id=run_id)
         if not self.parts.store.delete(run_id, head.incarnation):
             raise ConflictError(f"run {run_id!r} was retried, reset or deleted meanwhile", run_id=run_id)
+        self.parts.tell(lc.RunRemoved(run_id, head.head.workflow, head.head.status))
 
     def _open(self, head: RunHead, plan: Plan, drive: bool) -> Outcome[Any]:
         parts, run_id, start = self.parts, head.run_id, plan.events[0]
@@ -294,6 +296,12 @@ class Control:
         if head is None:
             raise NotFoundError(f"no run {run_id!r}", run_id=run_id)
         return head
+
+
+def _asked(run_id: str, event: e.EventBase) -> lc.LifecycleEvent:
+    if isinstance(event, e.Cancel):
+        return lc.CancelAsked(run_id, event.reason)
+    return lc.PauseAsked(run_id, event.reason) if isinstance(event, e.Pause) else lc.UnpauseAsked(run_id)
 
 
 def _closed(run: RunHead) -> RunClosedError:

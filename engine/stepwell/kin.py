@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from . import commands as c
 from . import events as e
+from . import lifecycle as lc
 from .errors import ConflictError, Failure, NotFoundError, RunCancelledError, StepwellError, type_names
 from .failures import failure_of
 from .fibers import Pending
@@ -24,7 +25,7 @@ from .loading import Loaded, Parts, make_head, read_history
 from .logs import logger
 from .reading import newest_event
 from .recorder import settle
-from .store import Conflict, Exists, RunHead
+from .store import Committed, Conflict, Exists, RunHead
 from .wire import to_draft
 from .writing import append_outside, create_run
 
@@ -68,6 +69,8 @@ def cancel_child(parts: Parts, run_id: str, reason: str | None) -> bool:
         )
     except NotFoundError:
         return False
+    if isinstance(done, Committed):
+        parts.tell(lc.CancelAsked(run_id, reason))
     return not isinstance(done, Conflict)
 
 
@@ -259,6 +262,7 @@ class Kin:
             return
         if not isinstance(done, Conflict):
             self._notify(head.run_id)
+            parts.tell(lc.ChildEnded(head.run_id, run_id, result.status, result.at))
             self.agenda.append(head.run_id)
 
 

@@ -82,11 +82,14 @@ class Ledger:
                     self.reports.tell_of(event, self.machine.budget)
             return True
         self._catch_up()
-        self.reports.spent = self.machine.spent
         return False
 
     def _catch_up(self) -> None:
         """Take in what was appended from outside; build the machine again when it is ahead of the history."""
+        self._take_in()
+        self.reports.spent = self.machine.spent
+
+    def _take_in(self) -> None:
         if self._batch:
             self._batch.clear()
             self._write_first = True

@@ -14,17 +14,22 @@ import msgspec
 from .errors import Failure
 
 __all__ = [
+    "BudgetExceeded",
+    "BudgetNears",
     "BudgetSpent",
+    "CancelAsked",
     "ChildEnded",
     "ChildStarted",
     "HistoryGrows",
     "LateResult",
     "LifecycleEvent",
+    "PauseAsked",
     "RunBlocked",
     "RunClosed",
     "RunContinued",
     "RunOpened",
     "RunParked",
+    "RunRemoved",
     "RunRestarting",
     "SessionStarted",
     "SignalSent",
@@ -35,6 +40,7 @@ __all__ = [
     "StepReplayed",
     "StepStarted",
     "TimerFired",
+    "UnpauseAsked",
     "ValueEmitted",
 ]
 
@@ -161,6 +167,26 @@ class SignalSent(_Event, frozen=True):
     signal: str
 
 
+class PauseAsked(_Event, frozen=True):
+    """A pause is recorded in the run's history; `RunParked` follows when its owner has stopped."""
+
+    run_id: str
+    reason: str | None = None
+
+
+class UnpauseAsked(_Event, frozen=True):
+    """That a paused run may go on is recorded in its history."""
+
+    run_id: str
+
+
+class CancelAsked(_Event, frozen=True):
+    """A cancel is recorded in the run's history; `RunClosed` follows when its clean-up is done."""
+
+    run_id: str
+    reason: str | None = None
+
+
 class RunParked(_Event, frozen=True):
     """The run is parked: `status` is "suspended" or "paused", or "pending" when its session was told to leave."""
 
@@ -195,6 +221,14 @@ class RunBlocked(_Event, frozen=True):
     message: str
 
 
+class RunRemoved(_Event, frozen=True):
+    """A closed run is removed for good, by `delete`, by `prune` or by a worker; `status` is how it had ended."""
+
+    run_id: str
+    workflow: str
+    status: str
+
+
 class RunContinued(_Event, frozen=True):
     """A workflow yielded ContinueAsNew: its next incarnation is open."""
 
@@ -210,6 +244,22 @@ class BudgetSpent(_Event, frozen=True):
     label: str | None
     spent: float
     left: float | None
+
+
+class BudgetNears(_Event, frozen=True):
+    """A charge of the run's own is recorded with which nine tenths of its budget are spent, and no more than all."""
+
+    run_id: str
+    spent: float
+    budget: float
+
+
+class BudgetExceeded(_Event, frozen=True):
+    """A charge of the run's own is recorded that passes its budget: `BudgetExceededError` is thrown at its `Spend`."""
+
+    run_id: str
+    spent: float
+    budget: float
 
 
 class ChildStarted(_Event, frozen=True):
@@ -242,6 +292,8 @@ LifecycleEvent: TypeAlias = (
     RunOpened
     | RunContinued
     | BudgetSpent
+    | BudgetNears
+    | BudgetExceeded
     | ChildStarted
     | ChildEnded
     | HistoryGrows
@@ -256,8 +308,12 @@ LifecycleEvent: TypeAlias = (
     | TimerFired
     | ValueEmitted
     | SignalSent
+    | PauseAsked
+    | UnpauseAsked
+    | CancelAsked
     | RunParked
     | RunClosed
+    | RunRemoved
     | RunRestarting
     | RunBlocked
 )

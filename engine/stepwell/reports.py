@@ -9,6 +9,9 @@ from .loading import Parts
 
 __all__ = ["Reports"]
 
+_NEAR = 0.9
+"""The share of its budget at which a run is told to be near its end."""
+
 
 class Reports:
     """Tells of recorded events, once each.
@@ -43,11 +46,20 @@ class Reports:
             step_id = self._flights.stopped.pop(event.at, "") or self.dropped.pop(event.at, "")
             parts.tell(lc.StepDropped(run_id, step_id, event.at))
         elif isinstance(event, e.Spend):
-            self.spent += event.amount
-            left = None if budget is None else budget - self.spent
-            parts.tell(lc.BudgetSpent(run_id, event.amount, event.label, self.spent, left))
+            self._tell_of_charge(event, budget)
         elif isinstance(event, e.Child):
             parts.tell(lc.ChildStarted(run_id, event.child_id, event.workflow, event.at))
         elif isinstance(event, e.ChildResult):
             self.spent += event.spent
             parts.tell(lc.ChildEnded(run_id, event.child_id, event.status, event.at))
+
+    def _tell_of_charge(self, event: e.Spend, budget: float | None) -> None:
+        tell, run_id, before = self._parts.tell, self._run_id, self.spent
+        self.spent = spent = before + event.amount
+        tell(lc.BudgetSpent(run_id, event.amount, event.label, spent, None if budget is None else budget - spent))
+        if budget is None or before > budget:
+            return
+        if spent > budget:
+            tell(lc.BudgetExceeded(run_id, spent, budget))
+        elif before < _NEAR * budget <= spent:
+            tell(lc.BudgetNears(run_id, spent, budget))

@@ -15,6 +15,7 @@ import msgspec
 from . import events as e
 from .checks import checked_text
 from .errors import CorruptHistoryError, InvalidInputError, NotFoundError
+from .lifecycle import RunRemoved
 from .loading import Parts
 from .retry import as_seconds
 from .store import ClosedKey, RunHead, Store, closed_key, envelope
@@ -136,7 +137,10 @@ def sweep(parts: Parts, wanted: Wanted, *, dry_run: bool = False) -> Iterator[tu
             if not old or head.head.status not in wanted.statuses:
                 yield head, "passed"
             else:
-                yield head, _fate(parts.store, head, dry_run)
+                fate = _fate(parts.store, head, dry_run)
+                if fate == "removed" and not dry_run:
+                    parts.tell(RunRemoved(head.run_id, head.head.workflow, head.head.status))
+                yield head, fate
 
 
 def prune(sweeping: Iterator[tuple[RunHead, Fate]], limit: int | None = None, *, dry_run: bool = False) -> Pruned:

@@ -10,24 +10,36 @@ import pytest
 
 from stepwell import (
     All,
+    BudgetExceededError,
+    Child,
+    ConflictError,
     DivergenceError,
     Emit,
     Flow,
     RetryPolicy,
+    RunClosedError,
     RunCompleted,
     RunFailed,
     Sleep,
+    Spend,
     Step,
     Suspend,
     get_logger,
     workflow,
 )
 from stepwell.lifecycle import (
+    BudgetExceeded,
+    BudgetNears,
+    BudgetSpent,
+    CancelAsked,
+    ChildEnded,
     LifecycleEvent,
+    PauseAsked,
     RunBlocked,
     RunClosed,
     RunOpened,
     RunParked,
+    RunRemoved,
     SessionStarted,
     SignalSent,
     StepAttemptFailed,
@@ -37,6 +49,7 @@ from stepwell.lifecycle import (
     StepReplayed,
     StepStarted,
     TimerFired,
+    UnpauseAsked,
     ValueEmitted,
 )
 
@@ -141,6 +154,7 @@ def test_a_step_that_never_ran_is_told(bench: Any) -> None:
     engine.cancel("r")
     assert [
         RunOpened("r", "w"),
+        CancelAsked("r"),
         SessionStarted("r", 2, 2),
         StepDropped("r", "never", "0"),
         RunClosed("r", "cancelled"),
@@ -263,3 +277,141 @@ def test_values_that_were_emitted_in_vain_are_told_once_they_are_recorded(memory
     engine = memory.engine(w, store=store, on_event=heard.append)
     assert RunCompleted("r", 0) == engine.start(w, run_id="r")
     assert ["one"] == [event.value for event in heard if isinstance(event, ValueEmitted)]
+
+
+@workflow
+def waits() -> Flow[str]:
+    return (yield from Suspend("go", into=str))
+
+
+def test_that_somebody_asks_a_run_to_stop_or_to_go_on_is_told(bench: Any) -> None:
+    heard: list[Any] = []
+    engine = bench.engine(waits, on_event=heard.append)
+    engine.start(waits, run_id="r")
+    heard.clear()
+    engine.pause("r", "a release")
+    engine.unpause("r")
+    engine.cancel("r", "nobody wants it")
+    assert [
+        PauseAsked("r", "a release"),
+        SessionStarted("r", 2, 3),
+        RunParked("r", "paused", ("go",)),
+        UnpauseAsked("r"),
+        SessionStarted("r", 3, 4),
+        RunParked("r", "suspended", ("go",)),
+        CancelAsked("r", "nobody wants it"),
+        SessionStarted("r", 4, 5),
+        RunClosed("r", "cancelled"),
+    ] == heard
+
+
+def test_what_is_asked_of_a_run_is_told_where_nobody_can_drive_it(bench: Any) -> None:
+    bench.engine(waits).start(waits, run_id="r")
+    heard: list[Any] = []
+    stranger = bench.engine(on_event=heard.append)
+    stranger.pause("r")
+    stranger.cancel("r")
+    assert [PauseAsked("r"), CancelAsked("r")] == heard
+
+
+def test_what_is_refused_is_not_told(bench: Any) -> None:
+    heard: list[Any] = []
+    engine = bench.engine(waits, on_event=heard.append)
+    engine.start(waits, run_id="r")
+    with pytest.raises(ConflictError):
+        engine.delete("r")
+    engine.resume("r", "go", "now")
+    heard.clear()
+    for refused in (engine.pause, engine.unpause, engine.cancel):
+        with pytest.raises(RunClosedError):
+            refused("r")
+    assert [] == heard
+
+
+def test_a_cancel_that_is_passed_on_to_a_child_is_told_of_both(bench: Any) -> None:
+    @workflow
+    def parent() -> Flow[str]:
+        return (yield from Child(waits).options(run_id="child"))
+
+    heard: list[Any] = []
+    engine = bench.engine(parent, waits, on_event=heard.append)
+    engine.start(parent, run_id="r")
+    engine.cancel("r", "enough")
+    asked = [event for event in heard if isinstance(event, CancelAsked)]
+    assert [CancelAsked("r", "enough"), CancelAsked("child", "enough")] == asked
+    assert [ChildEnded("r", "child", "cancelled", "0")] == [e for e in heard if isinstance(e, ChildEnded)]
+    assert {"r", "child"} == {event.run_id for event in heard if isinstance(event, RunClosed)}
+
+
+def test_the_end_of_a_child_is_told_once(bench: Any) -> None:
+    @workflow
+    def parent() -> Flow[str]:
+        return (yield from Child(waits).options(run_id="child"))
+
+    heard: list[Any] = []
+    engine = bench.engine(parent, waits, on_event=heard.append)
+    engine.start(parent, run_id="r")
+    engine.resume("child", "go", "now")
+    assert RunCompleted("r", "now") == engine.start(parent, run_id="r")
+    assert [ChildEnded("r", "child", "completed", "0")] == [e for e in heard if isinstance(e, ChildEnded)]
+
+
+def test_runs_that_are_removed_are_told_each_once(bench: Any) -> None:
+    heard: list[Any] = []
+    engine = bench.engine(waits, on_event=heard.append)
+    for run_id in ("deleted", "pruned", "kept"):
+        engine.start(waits, run_id=run_id)
+    engine.resume("deleted", "go", "now")
+    engine.cancel("pruned")
+    heard.clear()
+    engine.delete("deleted")
+    assert [RunRemoved("deleted", "waits", "completed")] == heard
+    heard.clear()
+    engine.prune(older_than=0, dry_run=True)
+    assert [] == heard
+    engine.prune(older_than=0)
+    engine.prune(older_than=0)
+    assert [RunRemoved("pruned", "waits", "cancelled")] == heard
+
+
+def test_a_budget_that_nears_its_end_and_is_passed_is_told_once_each(bench: Any) -> None:
+    @workflow
+    def spends(amounts: list[float]) -> Flow[int]:
+        refused = 0
+        for amount in amounts:
+            try:
+                yield Spend(amount)
+            except BudgetExceededError:
+                refused += 1
+        yield Suspend("go")
+        return refused
+
+    heard: list[Any] = []
+    engine = bench.engine(spends, on_event=heard.append, keep_parked=0)
+    engine.start(spends, [80.0, 9.0, 1.0, 5.0, 5.0, 1.0, 1.0], run_id="slow", budget=100)
+    engine.start(spends, [80.0, 30.0], run_id="quick", budget=100)
+    engine.start(spends, [80.0, 30.0], run_id="free")
+    for run_id in ("slow", "quick", "free"):
+        engine.resume(run_id, "go")
+    told = [event for event in heard if isinstance(event, (BudgetNears, BudgetExceeded))]
+    assert [BudgetNears("slow", 90, 100), BudgetExceeded("slow", 101, 100), BudgetExceeded("quick", 110, 100)] == told
+    assert 10 == sum(isinstance(event, BudgetSpent) for event in heard)
+
+
+def test_what_children_spent_counts_for_the_budget_that_is_told(bench: Any) -> None:
+    @workflow
+    def child() -> Flow[int]:
+        yield Spend(85)
+        return 1
+
+    @workflow
+    def parent() -> Flow[int]:
+        yield Spend(1)
+        yield from Child(child)
+        yield Spend(4)
+        return 1
+
+    heard: list[Any] = []
+    bench.engine(parent, child, on_event=heard.append).start(parent, run_id="r", budget=100)
+    assert [BudgetNears("r", 90, 100)] == [event for event in heard if isinstance(event, BudgetNears)]
+    assert [1, 85, 90] == [event.spent for event in heard if isinstance(event, BudgetSpent)]
