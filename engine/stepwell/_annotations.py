@@ -18,6 +18,7 @@ from .commands import UNSET
 from .errors import CodecError
 
 __all__ = [
+    "argument_types",
     "bound",
     "filled",
     "is_required",
@@ -84,6 +85,41 @@ def parameter_annotations(fn: Callable[..., Any]) -> tuple[Any, ...]:
         return found
     except TypeError:
         return _parameters_of(fn)
+
+
+def argument_types(fn: Callable[..., Any]) -> Callable[[int | str], Any]:
+    """Give what tells the type of an argument of `fn`, by its position or its name. Determinism: pure.
+
+    Returns:
+        A function that gives the resolved annotation, `Any` where there is none, and raises CodecError for one that is
+        text and can't be resolved.
+
+    Example:
+        >>> def total(*prices: float, tax: int = 0) -> float: ...
+        >>> types = argument_types(total)
+        >>> types(3), types("tax")
+        (<class 'float'>, <class 'int'>)
+    """
+    function = _function(fn)
+    raw = _raw(function)
+    try:
+        known = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):  # some builtins have none
+        known = []
+    placed = [p for p in known if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    named = {p.name: p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    rest = {p.kind: p for p in known if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+    def type_of(argument: int | str) -> Any:
+        if isinstance(argument, str):
+            found = named.get(argument, rest.get(inspect.Parameter.VAR_KEYWORD))
+        else:
+            found = placed[argument] if argument < len(placed) else rest.get(inspect.Parameter.VAR_POSITIONAL)
+        if found is None or found.name not in raw:
+            return Any
+        return _resolve(function, found.name, raw[found.name], "import what it names at run time")
+
+    return type_of
 
 
 def _return_of(fn: Any) -> Any:

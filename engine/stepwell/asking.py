@@ -15,6 +15,7 @@ from .checks import (
     checked_text,
 )
 from .commands import Patched, Signal
+from .errors import InvalidInputError
 from .facade import Facade
 from .outcomes import RunRecord, WaitingFor
 from .retry import as_seconds
@@ -85,10 +86,26 @@ class Asking(Facade):
         asked = Patched(change_id).change_id  # which says what is wrong with it
         return find_unpatched(self._parts, asked, checked_text("workflow", workflow))
 
-    def waiting(self, signal: Signal[Any] | str | None = None) -> list[WaitingFor]:
-        """What open runs wait for, oldest first: who is to decide what, since when, and by which wait id."""
+    def waiting(
+        self, signal: Signal[Any] | str | None = None, *, limit: int | None = None, after: str | None = None
+    ) -> list[WaitingFor]:
+        """What open runs wait for: which question, since when, for what reason, with what to show, by which wait id.
+
+        Runs that are driven at this moment are left out. Each run costs a small read of its own, so ask for pages
+        where many may wait; with a `signal`, stores with an index look at the runs of the page only.
+
+        Args:
+            signal: only waits for this one.
+            limit: a page of so many runs, 1 to 10,000, newest run first; None gives all waits, the oldest wait first.
+            after: with a limit, the last run id of the page before.
+        """
         self._ready()
-        return self._queries.waiting(None if signal is None else checked_signal(signal).name)
+        if limit is not None:
+            checked_limit(limit, 10_000)
+        elif after is not None:
+            raise InvalidInputError("after is for pages: give a limit too")
+        name = None if signal is None else checked_signal(signal).name
+        return self._queries.waiting(name, limit, checked_text("after", after))
 
     def history(self, run_id: str, *, incarnation: int | None = None) -> History:
         """The recorded events of a run, with look-ups; of its current incarnation when None. NotFoundError."""

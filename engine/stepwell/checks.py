@@ -15,11 +15,13 @@ from .retry import as_seconds
 from .store import HeadFilter, Status
 
 __all__ = [
+    "checked_actor",
     "checked_choice",
     "checked_count",
     "checked_filter",
     "checked_incarnation",
     "checked_limit",
+    "checked_metadata",
     "checked_reason",
     "checked_run_id",
     "checked_signal",
@@ -27,6 +29,13 @@ __all__ = [
     "checked_text",
     "checked_ttl",
 ]
+
+
+def checked_actor(actor: object) -> str | None:
+    """Who decides: printable text of 1 to 200 characters, or None."""
+    if actor is not None and (not isinstance(actor, str) or not 1 <= len(actor) <= 200 or not actor.isprintable()):
+        raise InvalidInputError(f"actor must be printable text of 1 to 200 characters, or None, got {actor!r}")
+    return actor
 
 
 def checked_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
@@ -83,6 +92,15 @@ def checked_limit(limit: object, most: int) -> None:
     """A length of a page or a list, 1 or more."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= most:
         raise InvalidInputError(f"limit must be a whole number from 1 to {most:,}, got {limit!r}")
+
+
+def checked_metadata(metadata: object) -> dict[str, Any] | None:
+    """What a sender says of a signal: a mapping with text for keys, or None; its values are checked by the codec."""
+    if metadata is None:
+        return None
+    if not isinstance(metadata, Mapping) or not all(isinstance(name, str) for name in metadata):
+        raise InvalidInputError(f"metadata must be a mapping of text to JSON values, got {metadata!r}")
+    return dict(metadata)
 
 
 def checked_run_id(run_id: object) -> str:

@@ -23,7 +23,7 @@ from .errors import CodecError
 from .hub import Live
 from .loading import Loaded, Parts
 from .machine import Machine
-from .performers import StepContext
+from .performers import Host, StepContext
 from .results import Form
 
 __all__ = ["BATCH", "BATCH_BYTES", "BATCH_TIME", "StreamContext", "StreamStopped", "Streams"]
@@ -61,15 +61,16 @@ class StreamContext(StepContext):
         command: what was yielded.
         form: how chunks are recorded.
         at: path of the command.
+        host: takes its heartbeats.
     """
 
     def __init__(
-        self, streams: Streams, command: Stream[Any, Any], form: Form, at: str, step_id: str, attempt: int
+        self, streams: Streams, command: Stream[Any, Any], form: Form, at: str, step_id: str, attempt: int, host: Host
     ) -> None:
         run = streams.run
-        super().__init__(run.run_id, step_id, attempt, (run.start.epoch, at, command.name))
+        super().__init__(run.run_id, step_id, attempt, (run.start.epoch, at, command.name), host)
         assert form.chunk is not None
-        self._streams, self._write, self.at = streams, form.chunk, at
+        self._streams, self._write = streams, form.chunk
         self._collect, self._records = command.collect, command.record_chunks
         self._base, self._index = run.seq, 0
         self._kept: list[Any] = []
@@ -267,9 +268,11 @@ class Streams:
         self._thread = threading.get_ident()
         self._recording: dict[str, StreamContext] = {}
 
-    def open(self, command: Stream[Any, Any], form: Form, at: str, step_id: str, attempt: int) -> StreamContext:
+    def open(
+        self, command: Stream[Any, Any], form: Form, at: str, step_id: str, attempt: int, host: Host
+    ) -> StreamContext:
         """The context of an attempt that is about to begin."""
-        context = StreamContext(self, command, form, at, step_id, attempt)
+        context = StreamContext(self, command, form, at, step_id, attempt, host)
         if command.record_chunks:
             self._recording[at] = context
         return context

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ._annotations import parameter_annotations, return_annotation
+from ._annotations import argument_types, parameter_annotations, return_annotation
 from ._leaves import Hook
 from ._loaders import Loaders
 from ._native import ATOMS, Native, native
@@ -36,7 +36,7 @@ from .errors import CodecError
 if TYPE_CHECKING:
     from cattrs import Converter
 
-__all__ = ["Codec", "parameter_annotations", "return_annotation"]
+__all__ = ["Codec", "argument_types", "parameter_annotations", "return_annotation"]
 
 _Raw = TypeVar("_Raw", bytes, msgspec.Raw)
 _DIGITS_AS_ZERO = bytes(ord("0") if c in b"0123456789" else c for c in range(256))
@@ -82,6 +82,7 @@ class Codec:
     def __init__(self, converter: Converter | None = None, *, max_bytes: int = 1 << 20, max_depth: int = 100) -> None:
         self._max_bytes = max_bytes
         self._max_depth = max_depth
+        self._is_plain = converter is None
         self._unstructure, self._structure = _hooks_of(converter)
         self._shaper = Shaper(max_depth, self._unstructure)
         self._loaders = Loaders(self._shaper, self._structure)
@@ -202,6 +203,13 @@ class Codec:
             except RecursionError as e:
                 raise _error("$", "nested too deep for the stack that is left", "flatten the value") from e
         return digest(self._write(shape, canonical))
+
+    def _loose(self, value: Any) -> bytes:
+        """The JSON of a value by what it is itself, for a reader that knows a type for it."""
+        try:
+            return self._sized(self._write(self._shaper.shape(value)))
+        except Refused as e:
+            raise _error(path_of(reversed(e.keys)), e.reason, e.remedy) from e
 
     def _plan(self, annotation: Any) -> _Plan:
         try:

@@ -22,6 +22,7 @@ from attrs import field, frozen
 
 from .children import Child, ContinueAsNew, check_amount
 from .command import UNSET, Branch, Command, Flow, Unset, made_in_turn, unyielded
+from .decisions import Decision
 from .errors import InvalidInputError
 from .groups import All, Race
 from .retry import RetryPolicy, as_seconds
@@ -44,6 +45,7 @@ __all__ = [
     "Command",
     "Compensate",
     "ContinueAsNew",
+    "Decision",
     "Emit",
     "Flow",
     "Now",
@@ -152,6 +154,8 @@ class Suspend(Command[T_co]):
     default: Any = field(eq=False)
     show: Any = field(eq=False)
     fresh: bool = field(eq=False)
+    asks_who: bool = field(default=False, eq=False)
+    """Whether it gives a Decision, which says who sent the payload."""
 
     @overload
     def __init__(
@@ -232,6 +236,19 @@ class Suspend(Command[T_co]):
     @property
     def label(self) -> str:
         return self.signal
+
+    def decided(self) -> Suspend[Decision[T_co]]:
+        """Give the same wait, but for a `Decision`: the payload with who sent it, when, and the sender's metadata.
+
+        After a time-out with a `default`, its value is that default, and nobody is its actor.
+        """
+        made = made_in_turn.get()
+        if made is not None:
+            made.pop(id(self), None)  # this one is replaced, so nobody has to yield it
+        copy: Suspend[Decision[T_co]] = object.__new__(Suspend)
+        how = (self.reason, self.timeout, self.default, self.show, self.fresh)
+        copy.__attrs_init__(self.signal, self.into, *how, True)  # pyright: ignore[reportAttributeAccessIssue]
+        return copy
 
 
 @frozen(init=False, slots=False)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from . import events as e
 from . import lifecycle as lc
+from .deciding import is_decided, settles, standing
 from .driving import Driver
 from .environment import new_token
 from .errors import (
@@ -63,6 +64,8 @@ class Control:
 
     def signal(self, run_id: str, message: Message) -> None:
         """Record a signal; nobody is driven by it here."""
+        if message.wait is not None and self._head(run_id).closed and is_decided(self.parts, run_id, message):
+            return  # it was made before, and counts once
         head = self._open_head(run_id)
         if not self._send_checked(head, message):
             self._send_unchecked(head, message)
@@ -82,14 +85,32 @@ class Control:
 
     def _send_unchecked(self, head: RunHead, message: Message) -> None:
         """Record a signal without the run's code, as the command line does; its wait checks the payload."""
-        named = (message.name, message.wait)
-        if message.wait is not None and not any((w.signal, w.wait) == named for w in head.head.waiting):
-            raise EventMismatchError(
-                f"run {head.run_id!r} does not wait for signal {message.name!r} with wait {message.wait!r}",
-                run_id=head.run_id,
-            )
-        done = append_outside(self.parts, head.run_id, message.event(self.parts, None), number=head.incarnation)
+        event = message.event(self.parts, None)
+        if message.wait is not None:
+            self._decide_unchecked(head, message, event)
+            return
+        done = append_outside(self.parts, head.run_id, event, number=head.incarnation)
         self._refuse_closed(head.run_id, done)
+
+    def _decide_unchecked(self, head: RunHead, message: Message, event: e.EventBase) -> None:
+        """Record a decision without the run's code, at exactly the position up to which nobody has decided."""
+        wait, run_id = message.wait or "", head.run_id
+        for _ in range(_CATCHES):
+            known = standing(read_history(self.parts.store, run_id, incarnation=head.incarnation), wait, message.id)
+            if settles(self.parts, run_id, message, known):
+                return
+            waits = any((w.signal, w.wait) == (message.name, wait) for w in head.head.waiting)
+            if known.ended is not None or not waits:
+                raise EventMismatchError(
+                    f"run {run_id!r} does not wait for signal {message.name!r} with wait {wait!r}",
+                    run_id=run_id,
+                    wait=wait,
+                )
+            done = append_outside(self.parts, run_id, event, number=head.incarnation, at=known.seq)
+            if not isinstance(done, Conflict):
+                return
+            head = self._open_head(run_id)
+        raise StoreUnavailableError(f"run {run_id!r} moves on too fast to check a decision against it; try again")
 
     def _open_head(self, run_id: str) -> RunHead:
         """The head of an open run whose history this program can read."""

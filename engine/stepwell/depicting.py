@@ -33,7 +33,7 @@ def kind_of(event: e.EventBase) -> str:
 def subject_of(event: e.EventBase) -> str:
     """What an event is about: a step id, a signal, a workflow; "" when there is nothing to name."""
     match event:
-        case e.Step() | e.Attempt() | e.Begin() | e.Chunk():
+        case e.Step() | e.Attempt() | e.Begin() | e.Chunk() | e.Heartbeat():
             return event.step_id
         case e.Suspend():
             return event.waiting_for
@@ -70,12 +70,14 @@ def _parts(event: e.EventBase) -> Iterator[str]:
         case e.Suspend():
             yield event.reason or "waits"
             yield f"until {_instant(event.due)}" if event.due else ""
-        case e.Resume() | e.Emit():
+        case e.Resume():
+            yield _payload(event.value)
+            yield f"by {event.actor}" if event.actor else ""
+            yield _payload(event.metadata)
+        case e.Emit() | e.Wake():
             yield _payload(event.value)
         case e.Sleep():
             yield f"until {_instant(event.due)}"
-        case e.Wake():
-            yield _payload(event.value)
         case e.Now() | e.Random() | e.Uuid():
             yield str(event.value)
         case e.Complete():
@@ -100,6 +102,8 @@ def _more_parts(event: e.EventBase) -> Iterator[str]:
         case e.Chunk():
             yield f"chunk {event.index}: {_payload(event.value)}"
             yield f"attempt {event.attempt}" if event.attempt > 1 else ""
+        case e.Heartbeat():
+            yield f"attempt {event.attempt}: {_payload(event.details)}"
         case e.Spend():
             yield f"{event.amount:g}"
         case e.Child():

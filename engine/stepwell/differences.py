@@ -36,7 +36,7 @@ DIFF_COLUMNS = ("", "at", "a", "b", "what")
 _SHOWN = 3  # places that a row names
 _AROUND = 2  # rows that are the same and are shown before and after those that are not
 _SIGNS = {"same": "", "changed": "*", "only a": "<", "only b": ">", "beside": "."}
-_BESIDE = (e.Attempt, e.Begin, e.Chunk, e.Pause, e.Unpause, e.Retry)
+_BESIDE = (e.Attempt, e.Begin, e.Chunk, e.Heartbeat, e.Pause, e.Unpause, e.Retry)
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from . import events as e
 from . import lifecycle as lc
 from .blocking import block_leased
+from .deciding import is_decided
 from .errands import Began, Errands
 from .errors import (
     ConflictError,
@@ -340,6 +341,8 @@ class Driver:
             run = load(parts, run_id)
             untouched = True
             try:
+                if message.is_late(run.machine) and is_decided(parts, run_id, message, run.incarnation):
+                    return None, None
                 if run.machine.closed:
                     status = STATUS[run.machine.status]
                     raise RunClosedError(f"run {run_id!r} is {status}", run_id=run_id, status=status)

@@ -9,7 +9,7 @@ Three families, split by who is at fault and who may catch it:
 * `Cancelled`: thrown into workflows too, but a `BaseException`, so that `except Exception` can't swallow it.
 
 A recorded failure is data (`Failure`), never an instance of the user's class: `failed(CardDeclined)` gives the class
-to catch. Floor 0: imports nothing of stepwell.
+to catch. Floor 0.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
-from attrs import frozen
+from .failure import Failure, dotted, type_names
 
 __all__ = [
     "CancelIgnoredError",
@@ -45,6 +45,7 @@ __all__ = [
     "SignalRejected",
     "StepFailed",
     "StepInterrupted",
+    "StepProcessError",
     "StepTimeoutError",
     "StepwellError",
     "StepwellWarning",
@@ -142,9 +143,18 @@ class VersionMismatchError(StepwellError):
 
 
 class EventMismatchError(StepwellError):
-    """The run does not wait for that signal, or not for that wait id."""
+    """The run does not wait for that signal, or not for that wait id, or not any more.
+
+    Attributes:
+        wait: the wait id that was named, None when none was.
+        decided_by: who has decided the question, as that sender said it; None when nobody said, or nobody has.
+        decided_at: when that was recorded, aware UTC; None when nobody has decided it.
+    """
 
     code = "EVENT_MISMATCH"
+    wait: str | None = None
+    decided_by: str | None = None
+    decided_at: datetime | None = None
 
 
 class RunClosedError(StepwellError):
@@ -255,50 +265,6 @@ class ClosedError(StepwellError):
     code = "CLOSED"
 
 
-ExceptionClass: TypeAlias = type[BaseException]  # within Failure, `type` is one of its properties
-
-
-@frozen(slots=False)  # with a __dict__ the wire keeps this order of keys
-class Failure:
-    """A recorded failure: data only. No stack and no host path, so that histories can be shared.
-
-    Attributes:
-        types: dotted names along the MRO of the exception, most derived first, without `object`.
-        message: `str()` of the exception.
-        code: its `code` attribute when that is a str or int, as str; else None.
-        where: `module:function:line` of the innermost frame of the user's code; "" when unknown.
-        attempts: how many times a step was tried; 0 when the failure is no step's.
-    """
-
-    types: tuple[str, ...]
-    message: str = ""
-    code: str | None = None
-    where: str = ""
-    attempts: int = 0
-
-    @property
-    def type(self) -> str:
-        """The dotted name of the exception's own class."""
-        return self.types[0] if self.types else "builtins.Exception"
-
-    def is_a(self, *classes: ExceptionClass | str) -> bool:
-        """Whether the recorded exception was of one of these classes (or dotted names), by its recorded MRO."""
-        return any(_dotted(c) in self.types for c in classes)
-
-    def __str__(self) -> str:
-        name = self.type.removeprefix("builtins.")
-        return f"{name}: {self.message}" if self.message else name
-
-
-def _dotted(cls: type | str) -> str:
-    return cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def type_names(cls: type[BaseException]) -> tuple[str, ...]:
-    """Dotted names along the MRO of `cls`, most derived first, without `object`."""
-    return tuple(_dotted(c) for c in cls.__mro__ if c is not object)
-
-
 class Thrown(Exception):
     """Base of what is thrown into workflows as a command's answer: `at` is its path, `seq` the event of the answer."""
 
@@ -376,11 +342,22 @@ class SignalRejected(Thrown):
 
 
 class Cancelled(BaseException):
-    """Thrown into a workflow or branch that is cancelled. Let it pass; clean up in `finally`."""
+    """Thrown into a cancelled workflow or branch, and by `heartbeat` into a step. Let it pass; use `finally`."""
 
 
 class StepTimeoutError(Exception):
-    """A step took longer than its `timeout`; recorded as the failure of that attempt."""
+    """An attempt took longer than its `timeout`, or was silent for its `heartbeat_timeout`; recorded as its failure."""
+
+
+class StepProcessError(Exception):
+    """The process of a step ended without a result: `exitcode` says how, negative for a signal. Fails an attempt."""
+
+    def __init__(self, message: str, exitcode: int = 0) -> None:
+        super().__init__(message, exitcode)
+        self.exitcode = exitcode
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 _marks: dict[str, type[StepFailed]] = {}
@@ -414,7 +391,7 @@ def failed(*classes: type[BaseException] | str) -> tuple[type[StepFailed], ...]:
             raise InvalidInputError(f"failed() takes exception classes or dotted names, got {cls!r}")
     if not classes:
         raise InvalidInputError("failed() needs at least one exception class, as in `except failed(CardDeclined):`")
-    return tuple(_mark(_dotted(cls)) for cls in classes)
+    return tuple(_mark(dotted(cls)) for cls in classes)
 
 
 def _mark(name: str) -> type[StepFailed]:

@@ -15,16 +15,13 @@ The *owner's* events carry `at`, the path of the command that they answer or des
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from .errors import Failure
-
-if TYPE_CHECKING:
-    from uuid import UUID
+from .instants import from_micros, instant, micros, parse_instant, parse_uuid, stamp
 
 __all__ = [
     "CLOSING",
@@ -46,6 +43,7 @@ __all__ = [
     "Error",
     "Event",
     "EventBase",
+    "Heartbeat",
     "Now",
     "Patch",
     "Pause",
@@ -70,50 +68,6 @@ __all__ = [
 
 Amount: TypeAlias = int | float
 """How much was or may be spent; a whole number stays one."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICRO = timedelta(microseconds=1)
-
-
-_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
-
-
-def instant(when: datetime) -> str:
-    """Write an aware datetime as the wire does: UTC, microseconds, `Z`."""
-    return stamp((when - _EPOCH) // _MICRO)
-
-
-def stamp(value: int) -> str:
-    """Write microseconds since 1970 as the wire does."""
-    global _second  # noqa: PLW0603 - the last second, and how it is written: clocks are asked many times in one
-    seconds, rest = divmod(value, 1_000_000)
-    known, text = _second
-    if seconds != known:
-        text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
-        _second = seconds, text
-    return f"{text}.{rest:06}Z"
-
-
-def parse_instant(text: str) -> datetime:
-    """Read what `instant` wrote."""
-    return datetime.fromisoformat(text)
-
-
-def parse_uuid(text: str) -> UUID:
-    """Read a UUID; ValueError when it is none."""
-    from uuid import UUID
-
-    return UUID(text)
-
-
-def micros(when: datetime) -> int:
-    """Microseconds since 1970 in UTC: how stores hold instants."""
-    return (when - _EPOCH) // _MICRO
-
-
-def from_micros(value: int) -> datetime:
-    """The aware UTC datetime of `micros`."""
-    return _EPOCH + timedelta(microseconds=value)
 
 
 class EventBase(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel", omit_defaults=True):
@@ -221,6 +175,15 @@ class Chunk(EventBase, frozen=True, kw_only=True, tag="chunk"):
     value: Raw
 
 
+class Heartbeat(EventBase, frozen=True, kw_only=True, tag="heartbeat"):
+    """What a step that runs has told of its progress, for its next attempt."""
+
+    at: str  # type: ignore[misc]
+    step_id: str
+    attempt: int
+    details: Raw
+
+
 class Suspend(EventBase, frozen=True, kw_only=True, tag="suspend"):
     """The run waits for a signal; `wait` is the id that a decision may name."""
 
@@ -233,12 +196,21 @@ class Suspend(EventBase, frozen=True, kw_only=True, tag="suspend"):
 
 
 class Resume(EventBase, frozen=True, kw_only=True, tag="resume"):
-    """A signal that was sent to the run. Outside event."""
+    """A signal that was sent to the run. Outside event.
+
+    Attributes:
+        id: counts once in a history.
+        wait: the wait id that it answers.
+        actor: who sent it, in the sender's words.
+        metadata: what else the sender said of it, a JSON object.
+    """
 
     event_name: str
     value: Raw
     id: str = ""
     wait: str | None = None
+    actor: str | None = None
+    metadata: Raw | UnsetType = UNSET
 
 
 class Sleep(EventBase, frozen=True, kw_only=True, tag="sleep"):
@@ -409,6 +381,7 @@ Event: TypeAlias = (
     | Attempt
     | Begin
     | Chunk
+    | Heartbeat
     | Suspend
     | Resume
     | Sleep

@@ -5,13 +5,32 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+from attrs import evolve
+
 from .errors import ChildFailed, CodecError, Failure, StepFailed, StepwellError, type_names
 
-__all__ = ["failure_of"]
+__all__ = ["ToldError", "failure_of"]
 
 _MAX_MESSAGE = 10_000
 _MAX_CODE = 200
 _OWN = __name__.partition(".")[0]
+
+
+class ToldError(Exception):
+    """A failure that another process has told of: the exception itself stayed there.
+
+    Attributes:
+        failure: what is recorded of it.
+        retryable: whether a retry policy may have the step tried again.
+    """
+
+    def __init__(self, failure: Failure, *, retryable: bool = True) -> None:
+        super().__init__(failure, retryable)
+        self.failure = failure
+        self.retryable = retryable
+
+    def __str__(self) -> str:
+        return str(self.failure)
 
 
 def failure_of(error: BaseException, *, attempts: int = 0) -> Failure:
@@ -22,6 +41,8 @@ def failure_of(error: BaseException, *, attempts: int = 0) -> Failure:
             its own, so that `failed(CardDeclined)` catches it one level up.
         attempts: how often the step was tried; 0 when it is no step's failure.
     """
+    if isinstance(error, ToldError):
+        return evolve(error.failure, attempts=attempts)
     code = _code(error)
     names = tuple(map(_utf8, type_names(type(error))))
     if isinstance(error, StepFailed):

@@ -36,6 +36,7 @@ class Pending(msgspec.Struct, eq=False):  # a Struct, because every command has 
         due: for a timer, a wait with time-out, or a step before its next attempt: the recorded instant.
         attempts: for a Step, attempts that are recorded: failed ones, and one of which chunks are.
         begun: for an `at_most_once` Step, whether `begin` is in the history.
+        details: for a Step, what it told last of its progress, as JSON.
         default: for a Suspend, what a time-out gives: as JSON, and the type to read it back.
         show: for a Suspend, its `show` as JSON.
         child: for a Child that was started, its run id.
@@ -56,6 +57,7 @@ class Pending(msgspec.Struct, eq=False):  # a Struct, because every command has 
     due: str | None = None
     attempts: int = 0
     begun: bool = False
+    details: bytes | None = None
     default: tuple[bytes, Any] | None = None
     show: bytes | None = None
     child: str = ""

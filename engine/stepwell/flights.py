@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ from msgspec import Raw
 from . import commands as c
 from . import events as e
 from . import lifecycle as lc
-from .errors import CodecError, StepTimeoutError
-from .failures import failure_of
+from .errors import Cancelled, CodecError, InvalidInputError, StepTimeoutError
+from .failures import ToldError, failure_of
 from .fibers import Pending
+from .heartbeats import Pulse
 from .hub import Live
 from .inputs import inputs_digest
 from .loading import Loaded, Parts
@@ -27,6 +29,8 @@ from .retry import RetryPolicy
 from .steps import callee_of
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from .chunks import Owner, Streams
 
 __all__ = ["Flights"]
@@ -59,6 +63,7 @@ class Flights:
         self._ends: dict[str, tuple[BaseException | None, timedelta]] = {}
         self._now = parts.environment.clock.now
         self._readers = parts.hub.readers
+        self.pulse = Pulse(self.under_way, parts)
 
     # ---- before
 
@@ -75,7 +80,7 @@ class Flights:
                 if e.parse_instant(pending.due) > now:
                     continue
             command: Any = pending.command
-            if command.given.timeout is not None and self._has_thread(command):
+            if command.given.apart and self._has_thread(command):
                 if left is None:
                     left = MAX_DAEMONS - sum(self._has_thread(flight.command) for flight in self.under_way.values())
                 left -= 1
@@ -86,12 +91,12 @@ class Flights:
 
     def _has_thread(self, command: c.Step[Any]) -> bool:
         """Whether a step runs in a thread of its own."""
-        own = command.given.timeout is not None and not self._is_async(command)
+        own = command.given.apart and not self._is_async(command)
         return own and not isinstance(command, c.Transaction)
 
     def _is_async(self, command: c.Step[Any]) -> bool:
         """Whether a step runs on the event loop."""
-        return self.parts.performer.awaits and callee_of(command.fn).is_async
+        return self.parts.performer.awaits and not command.given.process and callee_of(command.fn).is_async
 
     def begins(self, ready: list[Pending]) -> list[e.EventBase]:
         """The `begin` events that have to be on disk before these steps are called."""
@@ -105,18 +110,20 @@ class Flights:
 
     def launch(self, ready: list[Pending], *, alone: bool) -> None:
         """Begin an attempt of each; a lone sync step without a time-out runs in this thread, to its end."""
-        run, parts = self.run, self.parts
+        run, parts, pulse = self.run, self.parts, self.pulse
         performer, results = parts.performer, run.machine.results
         for pending in ready:
             command: Any = pending.command
-            at, step_id, attempt, timeout = pending.at, pending.step_id, pending.attempts + 1, command.given.timeout
+            at, step_id, attempt, apart = pending.at, pending.step_id, pending.attempts + 1, command.given.apart
             try:
                 form = results.of(command)
             except CodecError as error:
                 self.refuse(pending, error)
                 continue
-            here, context = alone, StepContext(run.run_id, step_id, attempt, (run.start.epoch, at, command.name))
+            here, context = alone, StepContext(run.run_id, step_id, attempt, (run.start.epoch, at, command.name), pulse)
             flight = Flight(at, step_id, command, form, context, parts.stamp(), None)
+            if pending.details is not None:
+                pulse.before[at] = pending.details
             if form.chunk is not None:
                 here = alone and not command.record_chunks  # this thread has to write meanwhile
                 flight.stream = flight.context = context = self._stream(command, form, pending)
@@ -125,19 +132,18 @@ class Flights:
                 flight.since = self._now()
             if self._readers and not command.given.at_most_once:  # its `begin` says so
                 parts.hub.put(run.run_id, Live(run.incarnation, run.seq, step_id, at, attempt))
-            if timeout is not None:
-                flight.deadline = self._now() + timedelta(seconds=timeout)
             own = own_copy(command)  # here, in the owner's thread: a sibling may change what is shared while this waits
             self._inputs[at] = inputs_digest(parts.codec, command)
             self.under_way[at] = flight  # before it runs, so that it can be told that nobody wants it any more
             try:
-                if here and timeout is None and not (form.is_async and performer.awaits):
+                if here and not apart and not (form.is_async and performer.awaits):
                     value, failure = performer.run_here(own, context)
                 else:
-                    daemon = timeout is not None or (alone and not here)
-                    flight.future = performer.launch(own, context, daemon=daemon)
+                    flight.future = self._launch_elsewhere(flight, own, daemon=apart or (alone and not here))
                     flight.future.add_done_callback(lambda _: self.wakeup.set())
                     continue
+            except InvalidInputError as refused:  # a process can't be given it: the step fails before it is called
+                value, failure = None, refused
             finally:
                 if flight.future is None:
                     del self.under_way[at]
@@ -165,9 +171,37 @@ class Flights:
             assert self.session is not None
             self.streams = Streams(self.parts, self.run, self.wakeup, self.session)
         self.stopped.pop(pending.at, None)
-        return self.streams.open(command, form, pending.at, pending.step_id, pending.attempts + 1)
+        return self.streams.open(command, form, pending.at, pending.step_id, pending.attempts + 1, self.pulse)
+
+    def _launch_elsewhere(self, flight: Flight, own: c.Step[Any], *, daemon: bool) -> Future[Any]:
+        """Begin an attempt that does not run in this thread."""
+        if own.given.apart:
+            self._count(flight)
+        if not own.given.process or not self.parts.performer.awaits:
+            return self.parts.performer.launch(own, flight.context, daemon=daemon)
+        from .processes import STARTING, StepProcess  # with the first such step: few programs have any
+
+        self._count(flight, STARTING)  # until it says that it calls the function
+        flight.killable = True
+        details, began = self.pulse.before.get(flight.at), partial(self._count, flight, wake=True)
+        return StepProcess(own, flight.context, flight.form, self.parts.codec, details, began).start()
+
+    def _count(self, flight: Flight, more: float = 0.0, *, wake: bool = False) -> None:
+        """The time of an attempt begins now."""
+        given, now = flight.command.given, self._now() + timedelta(seconds=more)
+        if given.timeout is not None:
+            flight.deadline = now + timedelta(seconds=given.timeout)
+        if given.heartbeat_timeout is not None:
+            flight.beaten = now
+        if wake:
+            self.wakeup.set()
 
     # ---- while they run
+
+    @property
+    def lone(self) -> Flight | None:
+        """The attempt that runs in the session's own thread, asked for from another one."""
+        return next((flight for flight in list(self.under_way.values()) if flight.future is None), None)
 
     def flies(self, at: str) -> bool:
         """Whether an attempt is under way, or has an outcome that is not recorded yet."""
@@ -179,7 +213,7 @@ class Flights:
         if flight is None:
             return pending.at not in self._ended
         flight.context.cancel()
-        queued = flight.deadline is None and not self._is_async(flight.command)
+        queued = not flight.command.given.apart and not self._is_async(flight.command)
         if not pending.lost and not (queued and flight.future.cancel()):
             return False
         self._drop(flight)
@@ -187,7 +221,7 @@ class Flights:
 
     def deadlines(self) -> Iterator[datetime]:
         """When attempts time out, and when chunks of streams are to be written."""
-        ends = (f.deadline for f in self.under_way.values() if f.deadline is not None)
+        ends = (end for f in self.under_way.values() if f.command.given.apart and (end := f.ends) is not None)
         return ends if self.streams is None else chain(ends, self.streams.deadlines())
 
     def landed(self) -> bool:
@@ -197,7 +231,8 @@ class Flights:
         return any(flight.future.done() or self._is_late(flight) for flight in self.under_way.values())
 
     def _is_late(self, flight: Flight) -> bool:
-        return flight.deadline is not None and flight.deadline <= self._now()
+        ends = flight.ends if flight.command.given.apart else None
+        return ends is not None and ends <= self._now()
 
     def cancel_all(self) -> None:
         """Tell every running step that nobody wants its result."""
@@ -223,17 +258,23 @@ class Flights:
             if done and flight.stream is not None and flight.stream.owes:
                 continue  # what it has yielded is written first
             pending = machine.pending.get(at)
+            if not done and flight.killable and pending is not None:
+                flight.overdue = self._timed_out(flight)  # and collected when it has ended, before another one begins
+                continue
             if pending is None or not done:
                 self._drop(flight)
             self.under_way.pop(at, None)
             if pending is not None:
-                error = _error_of(flight) if done else self._timed_out(flight)
+                error = flight.overdue or (_error_of(flight) if done else self._timed_out(flight))
                 outcomes[at] = self._outcome(flight, pending, None if error else flight.future.result(), error)
         return outcomes
 
     def _timed_out(self, flight: Flight) -> BaseException:
         flight.context.cancel()
-        return StepTimeoutError(f"step {flight.step_id!r} took longer than {flight.command.given.timeout:g} s")
+        given, step_id = flight.command.given, flight.step_id
+        if flight.deadline is not None and flight.deadline <= self._now():
+            return StepTimeoutError(f"step {step_id!r} took longer than {given.timeout:g} s")
+        return StepTimeoutError(f"step {step_id!r} sent no heartbeat for {given.heartbeat_timeout:g} s")
 
     def _outcome(self, flight: Flight, pending: Pending, value: Any, error: BaseException | None) -> e.EventBase:
         """The event that says how an attempt ended."""
@@ -249,6 +290,9 @@ class Flights:
                 return self._event(pending, number, flight.started, result=result)
         if flight.stream is not None and flight.stream.was_stopped(error):
             return self._stopped(pending, number, error)
+        if isinstance(error, Cancelled) and flight.context.cancelled:  # it was told, and has given up
+            self._inputs.pop(flight.at, None)
+            return e.Cancelled(at=flight.at, timestamp=self.parts.stamp())
         self._keep_error(flight.at, error)
         if not pending.cancelling and not flight.command.given.at_most_once:
             policy = self._policy(flight.command)
@@ -269,6 +313,8 @@ class Flights:
     def _wants(self, policy: RetryPolicy, error: BaseException, number: int) -> bool:
         """Whether another attempt follows; the user's own predicate must not cost the record of this one."""
         try:
+            if isinstance(error, ToldError):
+                return error.retryable and policy.wants_recorded(error.failure, number)
             return policy.wants(error, number)
         except Exception:  # noqa: BLE001 - it is the user's code
             logger.exception("the predicate of a retry policy raised; the step is not tried again")
@@ -292,6 +338,10 @@ class Flights:
         if pending.at in self.stopped:
             return e.Cancelled(at=pending.at, timestamp=self.parts.stamp())
         return self._event(pending, attempt.attempt, attempt.timestamp, error=attempt.error)
+
+    def gave_up(self, pending: Pending) -> e.Step:
+        """The outcome of a step that gave up because it was told that nobody wants it, which turned out to be wrong."""
+        return self._failed(pending, Cancelled("it was told of a cancel"), pending.attempts + 1, self.parts.stamp())
 
     def _policy(self, command: c.Step[Any]) -> RetryPolicy:
         return command.given.retry or self.run.workflow.retry or self.parts.retry

@@ -27,7 +27,7 @@ from .errors import (
 from .fibers import Fiber, Pending, Verdict
 from .limits import BudgetExceededError
 from .mailbox import Mailbox
-from .results import Results, flow_result
+from .results import Results, delivered, flow_result, timed_out
 from .scheduler import Scheduler
 from .workflows import Workflow
 
@@ -120,6 +120,9 @@ class Handlers:
     def _on_begin(self, event: e.Begin) -> None:
         self._owed(event, (c.Step,), event.name).begun = True
 
+    def _on_heartbeat(self, event: e.Heartbeat) -> None:
+        self._owed(event, (c.Step,), event.step_id.partition("#")[0]).details = bytes(event.details)
+
     def _on_suspend(self, event: e.Suspend) -> None:
         pending = self._owed(event, (c.Suspend,), event.waiting_for)
         pending.recorded, pending.wait, pending.due, pending.since = True, event.wait, event.due, event.timestamp
@@ -143,7 +146,7 @@ class Handlers:
         elif pending.default is not None:
             raw, into = pending.default
             raw = raw if event.value is e.UNSET else event.value
-            self._fibers.settle(pending, self.codec.decode(raw, into))
+            self._fibers.settle(pending, timed_out(command, event, self.codec.decode(raw, into)))
         else:
             self._fibers.settle(pending, error=TimedOut(command.label, event.at, self._fibers.event))
 
@@ -213,7 +216,7 @@ class Handlers:
         command = pending.command
         assert isinstance(command, c.Suspend)
         try:
-            return Verdict(self.codec.decode(event.value, Any if command.into is c.UNSET else command.into))
+            return Verdict(delivered(self.codec, command, event))
         except CodecError as error:
             return Verdict(error=SignalRejected(command.signal, error.message, pending.at, seq))
 
@@ -271,6 +274,7 @@ HANDLERS: dict[type[e.EventBase], Callable[[Handlers, Any], None]] = {
     e.Attempt: Handlers._on_attempt,
     e.Begin: Handlers._on_begin,
     e.Chunk: Handlers._on_attempt,
+    e.Heartbeat: Handlers._on_heartbeat,
     e.Suspend: Handlers._on_suspend,
     e.Sleep: Handlers._on_sleep,
     e.Wake: Handlers._on_wake,

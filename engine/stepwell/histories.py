@@ -83,7 +83,8 @@ class History(list[e.Event]):
         for event in self:
             if isinstance(event, e.Step) and event.step_id == step_id:
                 return event
-        under_way = any(isinstance(event, (e.Attempt, e.Begin)) and event.step_id == step_id for event in self)
+        told = (e.Attempt, e.Begin, e.Chunk, e.Heartbeat)
+        under_way = any(isinstance(event, told) and event.step_id == step_id for event in self)
         what = f"step {step_id!r} has begun, and no outcome" if under_way else f"no step {step_id!r}"
         known = ", ".join(event.step_id for event in self.steps) or "none"
         raise NotFoundError(f"{what} is recorded in this history; recorded steps: {known}", run_id=self.run_id)

@@ -68,7 +68,7 @@ def plan_fork(history: Sequence[e.EventBase], cut: int, source: dict[str, Any], 
     """
     if any(isinstance(event, e.Cancel) for event in history[:cut]):
         raise ConflictError(f"event {cut} comes after a cancel: a fork from there would be cancelled too")
-    kept = _before(_readdressed(history, 0), cut)
+    kept = [event for event in _before(_readdressed(history, 0), cut) if not isinstance(event, e.Heartbeat)]
     start = _restart(history[0], incarnation=0, source=source, prefix=len(kept))
     start = msgspec.structs.replace(start, epoch=0, tags=tags, parent=None, spent=0, seen=[])
     return Plan([start, *kept])
@@ -188,7 +188,10 @@ def _readdressed(history: Sequence[e.EventBase], incarnation: int) -> list[e.Eve
 
 
 def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
-    """The events before the cut that a new incarnation begins with; the start is not among them."""
+    """The events before the cut that a new incarnation begins with; the start is not among them.
+
+    What a step has told of its progress stays, for its next attempt: it is the same step, with the same arguments.
+    """
     after = history[cut:]
     done = {one.child_id for one in history[1:cut] if isinstance(one, e.ChildResult) and one.status in _GOOD_ENDS}
     ended = {event.at for event in history[1:cut] if isinstance(event, (e.Step, e.Cancelled))}
@@ -250,13 +253,17 @@ def _say_yes(machine: Machine, kept: list[e.EventBase], stamp: str) -> None:
         kept.append(patch)
 
 
+_OF_ATTEMPTS = (e.Cancelled, e.Attempt, e.Begin, e.Chunk, e.Heartbeat)
+"""What says nothing when it came after the cut: it began from other values."""
+
+
 def _stays(machine: Machine, codec: Codec, event: e.EventBase, done: set[str]) -> bool:
     """Whether an event from after the cut holds in the new fold too; `done` are the children that ended well."""
     if isinstance(event, e.Resume):
         return event.wait is None or any(p.wait == event.wait for p in machine.waits)
     if isinstance(event, e.Patch):
         return True
-    if machine.asking is not None or event.at is None or isinstance(event, (e.Cancelled, e.Attempt, e.Begin, e.Chunk)):
+    if machine.asking is not None or event.at is None or isinstance(event, _OF_ATTEMPTS):
         return False
     pending = machine.pending.get(event.at)
     if pending is None:

@@ -131,7 +131,9 @@ class WaitingFor(msgspec.Struct, frozen=True):
     Attributes:
         wait: the wait id; a decision that names it can't answer another question.
         since: when the wait began, aware UTC.
+        reason: text for the person who is asked.
         due: when it times out, or None.
+        show: plain JSON for the person who is asked; None when there is none.
     """
 
     run_id: str
@@ -140,6 +142,7 @@ class WaitingFor(msgspec.Struct, frozen=True):
     since: datetime
     reason: str | None = None
     due: datetime | None = None
+    show: Any = None
 
 
 class RunRecord(msgspec.Struct, frozen=True):

@@ -13,16 +13,17 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from .codec import Codec
 from .commands import Step
 from .digests import digest
 from .environment import Environment
-from .errors import InvalidInputError
+from .errors import Cancelled, CodecError, InvalidInputError
 from .results import Form
 from .steps import callee_of
 
@@ -42,7 +43,23 @@ __all__ = [
     "call_step",
     "current_step",
     "end_of",
+    "running",
 ]
+
+
+R = TypeVar("R")
+
+
+class Host(Protocol):
+    """What a step's context asks of whoever performs the step."""
+
+    def beat(self, context: StepContext, details: bytes | None) -> None:
+        """Take in a sign of life, with JSON of how far the step is when it says so."""
+        ...
+
+    def details_before(self, context: StepContext) -> bytes | None:
+        """What an earlier attempt told last."""
+        ...
 
 
 class StepContext:
@@ -54,20 +71,28 @@ class StepContext:
         attempt: 1-based number of this try.
     """
 
-    __slots__ = ("_cancelled", "_key", "_waiters", "attempt", "run_id", "step_id")
+    __slots__ = ("_cancelled", "_host", "_key", "_waiters", "attempt", "run_id", "step_id")
 
     drain: ClassVar[Any] = None  # of a Stream's: makes the result of the generator that a call gave
 
-    def __init__(self, run_id: str, step_id: str, attempt: int, key: tuple[int, str, str]) -> None:
+    def __init__(
+        self, run_id: str, step_id: str, attempt: int, key: tuple[int, str, str], host: Host | None = None
+    ) -> None:
         self.run_id = run_id
         self.step_id = step_id
         self.attempt = attempt
         self._key = key
+        self._host = host
         self._cancelled = False
-        self._waiters: list[threading.Event] = []  # of those that wait now
+        self._waiters: list[Told] = []  # of those that wait now
 
     def __repr__(self) -> str:
         return f"StepContext(run_id={self.run_id!r}, step_id={self.step_id!r}, attempt={self.attempt})"
+
+    @property
+    def at(self) -> str:
+        """Path of the step in its run."""
+        return self._key[1]
 
     @property
     def idempotency_key(self) -> str:
@@ -91,12 +116,68 @@ class StepContext:
         finally:
             self._waiters.remove(event)
 
+    def heartbeat(self, details: Any = None) -> None:
+        """Say that the step is alive, and how far it is; call it as often as you like, from any thread of the step.
+
+        The newest details are recorded while the step runs, at most once a second, and when an attempt fails. The next
+        attempt has them as `last_details`, also after a crash or `engine.retry`, and begins there what it can.
+
+        Args:
+            details: plain JSON of at most 64 KiB; None leaves the last ones as they are.
+
+        Raises:
+            Cancelled: nobody wants the result any more, as `cancelled` says. Let it pass: the step is recorded as
+                cancelled, and a lost attempt is dropped.
+            InvalidInputError: the details are no JSON, or too much of it.
+        """
+        host = self._host
+        if host is not None:
+            host.beat(self, None if details is None else encoded_details(details))
+        if self._cancelled:
+            raise Cancelled
+
+    @property
+    def last_details(self) -> Any:
+        """What an earlier attempt of this step told last by `heartbeat`, as plain JSON; None when it told nothing."""
+        raw = None if self._host is None else self._host.details_before(self)
+        return None if raw is None else msgspec.json.decode(raw)
+
     def cancel(self) -> None:
         """Tell the step; for interpreters."""
         self._cancelled = True
-        for event in list(self._waiters):
-            event.set()
+        for waiter in list(self._waiters):
+            waiter.set()
 
+    def when_cancelled(self, told: Told) -> None:
+        """Have somebody else told as well, at once when it is so already; for interpreters."""
+        self._waiters.append(told)
+        if self._cancelled:
+            told.set()
+
+
+class Told(Protocol):
+    """Who is told of a cancel; several times, from any thread."""
+
+    def set(self) -> None:
+        """It is cancelled."""
+        ...
+
+
+MAX_DETAILS = 1 << 16
+"""Bytes of JSON that a heartbeat may bring: they may be recorded every second."""
+
+
+def encoded_details(details: Any) -> bytes:
+    """How far a step is, as it is recorded."""
+    global _details  # noqa: PLW0603 - made by the first heartbeat of a process
+    _details = _details or Codec(max_bytes=MAX_DETAILS)
+    try:
+        return _details.encode(details)
+    except CodecError as error:
+        raise InvalidInputError(f"a heartbeat's details must be plain JSON: {error.message}") from error
+
+
+_details: Codec | None = None
 
 _current: contextvars.ContextVar[StepContext | None] = contextvars.ContextVar("stepwell_current_step", default=None)
 
@@ -111,6 +192,12 @@ def current_step() -> StepContext:
     if context is None:
         raise InvalidInputError("current_step() can be asked inside a step only")
     return context
+
+
+def running(context: StepContext, call: Callable[[], R]) -> R:
+    """Call something as the step of this context."""
+    _current.set(context)
+    return call()
 
 
 def idempotency_key(run_id: str, epoch: int, at: str, name: str) -> str:
@@ -173,6 +260,9 @@ class Flight(msgspec.Struct, eq=False):
         future: its end; None for a call in the session's own thread.
         dropped: nobody waits for it any more; its end is only reported.
         stream: of a Stream, its context.
+        beaten: when it gave its last sign of life; None when nobody waits for one.
+        killable: whether it is ended for good when its time is over, and its end is waited for.
+        overdue: why it is being ended, for one that is killable.
     """
 
     at: str
@@ -186,6 +276,20 @@ class Flight(msgspec.Struct, eq=False):
     future: Any = None  # a Future
     dropped: bool = False
     stream: Any = None  # a StreamContext
+    beaten: datetime | None = None
+    killable: bool = False
+    overdue: BaseException | None = None
+
+    @property
+    def ends(self) -> datetime | None:
+        """When its time is over, as far as is known now."""
+        if self.overdue is not None:
+            return None
+        patience = self.command.given.heartbeat_timeout
+        if self.beaten is None or patience is None:
+            return self.deadline
+        silent = self.beaten + timedelta(seconds=patience)
+        return silent if self.deadline is None else min(silent, self.deadline)
 
 
 class LeavesLoop(Exception):
@@ -231,7 +335,7 @@ class Performer:
         except BaseException as error:
             return None, error
 
-    def launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
+    def launch(self, step: Step[Any], context: StepContext, *, daemon: bool = False) -> Future[Any]:
         """Perform a step elsewhere: on the loop, in a daemon thread, or on the executor.
 
         Raises:
@@ -244,7 +348,7 @@ class Performer:
 
     def _launch(self, step: Step[Any], context: StepContext, *, daemon: bool) -> Future[Any]:
         within = contextvars.copy_context()
-        if self.awaits and callee_of(step.fn).is_async:
+        if self.awaits and not step.given.process and callee_of(step.fn).is_async:
             return self._get_loop().call(partial(self._awaited, step, context), within)
         if daemon and self._environment.threads:
             from concurrent.futures import Future

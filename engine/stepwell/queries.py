@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from . import events as e
+from .deciding import show_of
 from .errors import NotFoundError
 from .loading import Parts, load, read_history
 from .outcomes import Outcome, RunRecord, WaitingFor
@@ -81,15 +82,28 @@ class Queries:
         """A page of records, newest first."""
         return [record_of(head) for head in self.parts.store.heads(where, limit=limit, after=after)]
 
-    def waiting(self, signal: str | None) -> list[WaitingFor]:
-        """Every wait of every open run that nobody drives now, oldest first."""
+    def waiting(self, signal: str | None, limit: int | None, after: str | None) -> list[WaitingFor]:
+        """The waits of open runs that nobody drives now: all, oldest first, or those of so many runs, newest first."""
         where = HeadFilter(waiting_for=signal) if signal is not None else HeadFilter()
         found: list[WaitingFor] = []
-        after: str | None = None
-        while page := self.parts.store.heads(where, limit=500, after=after):
-            found += [w for head in page if not head.closed for w in waits_of_head(head, signal)]
+        runs, size = 0, 500 if limit is None else min(500, limit)
+        while page := self.parts.store.heads(where, limit=size, after=after):
+            for head in page:
+                waits = [] if head.closed else waits_of_head(head, signal)
+                found += self._shown(head, waits)
+                runs += bool(waits)
+                if runs == limit:
+                    return found
             after = page[-1].run_id
-        return sorted(found, key=lambda w: (w.since, w.run_id))
+        return found if limit is not None else sorted(found, key=lambda w: (w.since, w.run_id))
+
+    def _shown(self, head: RunHead, waits: list[WaitingFor]) -> list[WaitingFor]:
+        """Waits with what their questions show, which their histories hold; none of a run that is gone meanwhile."""
+        try:
+            shown = [show_of(self.parts, head.run_id, head.incarnation, head.seq, one.wait) for one in waits]
+        except NotFoundError:
+            return []
+        return [replace(one, show=show) for one, show in zip(waits, shown, strict=True)]
 
     def history(self, run_id: str, incarnation: int | None) -> History:
         """Every event."""

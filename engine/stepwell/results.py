@@ -17,12 +17,13 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from . import commands as c
+from . import events as e
 from .codec import Codec, return_annotation
 from .errors import CodecError, InvalidInputError
 from .steps import callee_of
 from .workflows import Workflow
 
-__all__ = ["Form", "Results", "default_and_show", "flow_result", "result_type"]
+__all__ = ["Form", "Results", "default_and_show", "delivered", "flow_result", "result_type", "timed_out"]
 
 MAX_FORMS = 100
 """Step functions of which one run remembers how results are recorded; a workflow may make ever new ones."""
@@ -148,3 +149,21 @@ def default_and_show(codec: Codec, command: c.Suspend[Any]) -> tuple[tuple[bytes
             pass  # the last try says what is wrong
     own = type(command.default)
     return (codec.encode(command.default, own), own), show
+
+
+def delivered(codec: Codec, command: c.Suspend[Any], event: e.Resume) -> Any:
+    """What a Suspend gives for a signal: the payload, or the Decision about it.
+
+    Raises:
+        CodecError: the payload does not fit the type that the Suspend asks for.
+    """
+    value = codec.decode(event.value, Any if command.into is c.UNSET else command.into)
+    if not command.asks_who:
+        return value
+    metadata = {} if event.metadata is e.UNSET else codec.decode(event.metadata)
+    return c.Decision(value, e.parse_instant(event.timestamp), event.actor, metadata)
+
+
+def timed_out(command: Any, event: e.Wake, default: Any) -> Any:
+    """What a Suspend gives for its time-out: the default, or the Decision that nobody made."""
+    return c.Decision(default, e.parse_instant(event.timestamp)) if command.asks_who else default

@@ -11,6 +11,7 @@ append succeeds the session writes first and feeds after, so that it can't lose 
 
 from __future__ import annotations
 
+import weakref
 from datetime import datetime
 from typing import Any
 
@@ -78,6 +79,7 @@ class Session(Ledger):
         self.transactions = Transactions(parts, run, self.flights)
         self.restarts = Restarts(parts, run)
         self.flights.session = self
+        self.flights.pulse.session = weakref.ref(self)
         self._outcomes: dict[str, e.EventBase] = {}
         self._parked = False
 
@@ -213,20 +215,26 @@ class Session(Ledger):
                 self.flights.report_void(outcomes.pop(at))
             elif pending.cancelling and isinstance(event, e.Attempt):  # since the attempt failed
                 outcomes[at] = self.flights.given_up(pending, event)
+            elif isinstance(event, e.Cancelled):  # it was told, and gave up
+                self.reports.dropped[at] = pending.step_id
+                if not pending.cancelling:
+                    self._find_cancel(at, pending)
+                    return False
+        chosen = outcomes
         if len(outcomes) > 1 and may_ask(self.run.workflow):
             # one may bring up a Patched, which has to be answered before the next one is written
-            first = next(iter(outcomes))
-            if not self._append([outcomes[first]]):
-                return False
-            machine.feed(outcomes.pop(first))
-            return False
-        elif outcomes:
-            events = list(outcomes.values())
+            chosen = dict([next(iter(outcomes.items()))])
+        if chosen:
+            events, pulse = list(chosen.values()), self.flights.pulse
+            if pulse.fresh:
+                events[:0] = pulse.last_of(machine, chosen)
             if not self._append(events):
                 return False
-            outcomes.clear()
+            pulse.written(events)
+            for at in list(chosen):
+                del outcomes[at]
             machine.fold(events)
-        return True
+        return not outcomes
 
     def _tend_children(self) -> bool:
         """Start children, and see to those that are under way; whether anything was written."""
@@ -252,6 +260,12 @@ class Session(Ledger):
                 return True
             machine.fold(events)
         return bool(begun or ended)
+
+    def _find_cancel(self, at: str, pending: Pending) -> None:
+        """Read the cancel that a step has heard of before this session has."""
+        self._catch_up()
+        if self.machine.pending.get(at) is pending and not pending.cancelling:
+            self._outcomes[at] = self.flights.gave_up(pending)
 
     def _launch(self, ready: list[Pending]) -> None:
         """Start the steps that are ready; all that they follow from is on disk before."""
@@ -280,6 +294,12 @@ class Session(Ledger):
             self.reports.tell_of(event, self.machine.budget)
         self.machine.feed(event)
 
+    def write_beats(self) -> None:
+        """Write what steps have told, unless that was done a moment ago."""
+        events = self.flights.pulse.due(self.machine)
+        if events and self.record(events):
+            self.flights.pulse.written(events)
+
     # ---- waiting
 
     def _seconds_to_wait(self) -> float | None:
@@ -307,6 +327,8 @@ class Session(Ledger):
         streams = self.flights.streams
         if streams is not None and streams.is_due() and not streams.flush():
             return
+        if self.flights.pulse.fresh:
+            self.write_beats()
         if self._batch and not self._append([]):
             return
         if self.kin.agenda:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +11,9 @@ import msgspec
 
 from .logs import logger
 from .performers import NoThreadError
-from .session import Session
+from .session import POLL, Session
 from .store import Lease, Store
+from .watching import Watch
 
 __all__ = ["Holding", "Sessions"]
 
@@ -58,6 +60,7 @@ class Sessions:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._watch = Watch(self._driving)
 
     @contextmanager
     def held(self, lease: Lease) -> Iterator[Holding]:
@@ -106,14 +109,26 @@ class Sessions:
     def close(self) -> None:
         """End the renewing thread."""
         self._stop.set()
+        self._watch.close()
 
     def forget(self) -> None:
         """In a forked child: the parent's sessions and threads are not there."""
         self._held, self._thread = {}, None
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._watch = Watch(self._driving)
+
+    def _driving(self) -> list[Session]:
+        """The sessions that are open now."""
+        with self._lock:
+            return [holding.session for holding in self._held.values() if holding.session is not None]
 
     def _renew(self) -> None:
-        while not self._stop.wait(self._ttl / 3):
+        due = time.monotonic() + self._ttl / 3
+        while not self._stop.wait(max(0.0, min(POLL / 2, due - time.monotonic()))):
+            self._watch.glance()
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + self._ttl / 3
             with self._lock:
                 held = list(self._held.values())
             for holding in held:

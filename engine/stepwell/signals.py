@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from msgspec import Raw
+from msgspec import Raw, UnsetType
 
 from . import commands as c
 from . import events as e
@@ -17,7 +17,10 @@ from .inputs import encode_given
 from .loading import Parts
 from .machine import Machine
 
-__all__ = ["Message", "payload"]
+__all__ = ["Message", "metadata_of", "payload"]
+
+MAX_METADATA = 1 << 16
+"""Bytes of JSON that a sender may say of a signal beside its payload."""
 
 
 def _checked_id(signal_id: str | None) -> str:
@@ -38,6 +41,8 @@ class Message:
         wait: the wait id that it answers, or None.
         id: counts once; a sender that gives none gets one.
         into: the type of a typed Signal; UNSET when the sender has only the name.
+        actor: who sends it, or None.
+        metadata: what else is said of it, or None.
 
     Raises:
         InvalidInputError: the id is not text of 1 to 200 characters.
@@ -48,11 +53,28 @@ class Message:
     wait: str | None = None
     id: str = field(default=None, converter=_checked_id)
     into: Any = c.UNSET
+    actor: str | None = None
+    metadata: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, signal: c.Signal[Any], value: Any, wait: str | None = None, signal_id: str | None = None) -> Message:
+    def of(
+        cls,
+        signal: c.Signal[Any],
+        value: Any,
+        wait: str | None = None,
+        signal_id: str | None = None,
+        actor: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Message:
         """A message for a Signal; one that was made of a name alone has no type."""
-        return cls(signal.name, value, wait, signal_id, c.UNSET if signal.type is Any else signal.type)
+        into = c.UNSET if signal.type is Any else signal.type
+        return cls(signal.name, value, wait, signal_id, into, actor, metadata)
+
+    def is_late(self, machine: Machine) -> bool:
+        """Whether it names a question that does not wait any more, or an id that came before."""
+        if self.wait is None:
+            return False
+        return machine.mailbox.has_seen(self.id) or all(p.wait != self.wait for p in machine.waits)
 
     def waiting(self, machine: Machine, run_id: str, *, must_wait: bool) -> Pending | None:
         """The Suspend that it answers, None when it comes early.
@@ -78,10 +100,35 @@ class Message:
         """The event, its payload checked against the wait, or else against the type of the Signal.
 
         Raises:
-            InvalidInputError: the payload does not fit.
+            InvalidInputError: the payload does not fit, or the metadata can't be recorded.
         """
         raw = payload(parts.codec, pending, self.name, self.value, self.into)
-        return e.Resume(event_name=self.name, value=Raw(raw), wait=self.wait, id=self.id, timestamp=parts.stamp())
+        return e.Resume(
+            event_name=self.name,
+            value=Raw(raw),
+            wait=self.wait,
+            id=self.id,
+            actor=self.actor,
+            metadata=metadata_of(parts.codec, self.metadata),
+            timestamp=parts.stamp(),
+        )
+
+
+def metadata_of(codec: Codec, metadata: dict[str, Any] | None) -> Raw | UnsetType:
+    """Encode what a sender says of a signal beside its payload.
+
+    Raises:
+        InvalidInputError: it is no JSON, or too much of it.
+    """
+    if metadata is None:
+        return e.UNSET
+    try:
+        raw = codec.encode(metadata)
+    except CodecError as error:
+        raise InvalidInputError(f"metadata must be a JSON object: {error.message}") from error
+    if len(raw) > MAX_METADATA:
+        raise InvalidInputError(f"metadata can have {MAX_METADATA:,} bytes of JSON at most, got {len(raw):,}")
+    return Raw(raw)
 
 
 def payload(codec: Codec, pending: Pending | None, name: str, value: Any, declared: Any = c.UNSET) -> bytes:

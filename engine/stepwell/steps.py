@@ -20,7 +20,7 @@ from .retry import RetryPolicy, as_seconds
 if TYPE_CHECKING:
     from typing_extensions import TypeForm  # type checkers know it, installed or not
 
-__all__ = ["Callee", "Step", "StepOptions", "callee_of", "step"]
+__all__ = ["Callee", "Step", "StepOptions", "callee_of", "step", "wrong_for_process"]
 
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
@@ -36,6 +36,9 @@ class StepOptions(msgspec.Struct, frozen=True):
         timeout: seconds one attempt may take.
         at_most_once: record that the step begins, and never begin it twice.
         into: type of the result, in place of the function's return annotation.
+        heartbeat_timeout: seconds that may pass between two heartbeats of one attempt.
+        process: run each attempt in a process of its own, which can be killed.
+        apart: whether an attempt runs beside its session, so that it can be left alone; follows from the others.
     """
 
     name: str | None = None
@@ -43,6 +46,13 @@ class StepOptions(msgspec.Struct, frozen=True):
     timeout: float | None = None
     at_most_once: bool | None = None
     into: Any = UNSET
+    heartbeat_timeout: float | None = None
+    process: bool | None = None
+    apart: bool = False
+
+    def __post_init__(self) -> None:
+        apart = self.timeout is not None or self.heartbeat_timeout is not None or bool(self.process)
+        msgspec.structs.force_setattr(self, "apart", apart)
 
 
 def _options(
@@ -51,19 +61,43 @@ def _options(
     timeout: timedelta | float | None,
     at_most_once: bool | None,
     into: Any,
+    heartbeat_timeout: timedelta | float | None,
+    process: bool | None,
 ) -> StepOptions:
     if name is not None and (wrong := _wrong_step_name(name)):
         raise InvalidInputError(wrong)
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise InvalidInputError(f"a step's retry must be a RetryPolicy, got {retry!r}")
-    seconds = None
-    if timeout is not None:
-        seconds = as_seconds(timeout, "a step's timeout")
-        if seconds == 0:
-            raise InvalidInputError("a step's timeout must be more than 0 seconds")
-    if at_most_once is not None and not isinstance(at_most_once, bool):
-        raise InvalidInputError(f"at_most_once must be True or False, got {at_most_once!r}")
-    return StepOptions(name, retry, seconds, at_most_once, into)
+    for known, flag in (("at_most_once", at_most_once), ("process", process)):
+        if flag is not None and not isinstance(flag, bool):
+            raise InvalidInputError(f"{known} must be True or False, got {flag!r}")
+    seconds, patience = _positive(timeout, "timeout"), _positive(heartbeat_timeout, "heartbeat_timeout")
+    return StepOptions(name, retry, seconds, at_most_once, into, patience, process)
+
+
+def _positive(duration: timedelta | float | None, name: str) -> float | None:
+    """A duration in seconds, more than 0."""
+    if duration is None:
+        return None
+    seconds = as_seconds(duration, f"a step's {name}")
+    if seconds == 0:
+        raise InvalidInputError(f"a step's {name} must be more than 0 seconds")
+    return seconds
+
+
+def wrong_for_process(fn: Any) -> str:
+    """Why a process of its own can't be told what to call, as far as the function itself shows, or ""."""
+    name, module = getattr(fn, "__qualname__", None), getattr(fn, "__module__", None)
+    what = None
+    if not isinstance(name, str) or not isinstance(module, str) or isinstance(fn, MethodType):
+        what = f"{fn!r} has no name of its own in a module"
+    elif "<" in name:
+        what = f"{_name(fn)!r} is defined inside another function, or a lambda"
+    elif module == "__main__":
+        what = f"{name!r} is defined in the program that was started, which would run again"
+    if what is None:
+        return ""
+    return f"a step with process=True needs a function at the top of a module that can be imported, and {what}"
 
 
 def _wrong_step_name(name: object, remedy: str = "") -> str:
@@ -85,6 +119,8 @@ def step(
     timeout: timedelta | float | None = None,
     at_most_once: bool | None = None,
     into: Any = UNSET,
+    heartbeat_timeout: timedelta | float | None = None,
+    process: bool | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Set the defaults of a function that is used as a step; the function itself is returned, unwrapped.
 
@@ -94,19 +130,25 @@ def step(
         timeout: longest time of one attempt, timedelta or seconds; None means no limit.
         at_most_once: never begin the step a second time, even when its outcome is not known.
         into: type of the result, in place of the return annotation.
+        heartbeat_timeout: longest time between two calls of `current_step().heartbeat()` in one attempt, timedelta or
+            seconds; an attempt that is silent for longer is timed out. None means no limit.
+        process: run each attempt in a process of its own, which a time-out, a cancel or the loss of the lease ends for
+            good. The function has to be importable, arguments and result be JSON by their annotations.
 
     Raises:
-        InvalidInputError: an option has a wrong value.
+        InvalidInputError: an option has a wrong value, or a process can't find the function.
 
     Example:
         >>> @step(retry=RetryPolicy(5), timeout=30)
         ... def fetch(url: str) -> str: ...
     """
-    options = _options(name, retry, timeout, at_most_once, into)
+    options = _options(name, retry, timeout, at_most_once, into, heartbeat_timeout, process)
 
     def mark(fn: Callable[P, R]) -> Callable[P, R]:
         if not callable(fn):
             raise InvalidInputError(f"@step decorates a function, got {fn!r}; write @step() with its brackets")
+        if process and (wrong := wrong_for_process(fn)):
+            raise InvalidInputError(wrong)
         try:
             setattr(fn, _STEP_DEFAULTS, options)
         except AttributeError as e:
@@ -250,6 +292,8 @@ class Step(Command[T_co]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | float | None = None,
         at_most_once: bool | None = None,
+        heartbeat_timeout: timedelta | float | None = None,
+        process: bool | None = None,
     ) -> Step[T_co]: ...
     @overload
     def options(
@@ -260,6 +304,8 @@ class Step(Command[T_co]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | float | None = None,
         at_most_once: bool | None = None,
+        heartbeat_timeout: timedelta | float | None = None,
+        process: bool | None = None,
     ) -> Step[R]: ...
     def options(
         self,
@@ -269,13 +315,17 @@ class Step(Command[T_co]):
         timeout: timedelta | float | None = None,
         at_most_once: bool | None = None,
         into: Any = UNSET,
+        heartbeat_timeout: timedelta | float | None = None,
+        process: bool | None = None,
     ) -> Step[Any]:
-        """Give the same step with other options; what is None keeps its value. See `StepOptions`.
+        """Give the same step with other options, which are those of `@step`; what is None keeps its value.
 
         Raises:
-            InvalidInputError: an option has a wrong value.
+            InvalidInputError: an option has a wrong value, or a process can't find the function.
         """
-        new = _options(name, retry, timeout, at_most_once, into)
+        new = _options(name, retry, timeout, at_most_once, into, heartbeat_timeout, process)
+        if process and (wrong := wrong_for_process(self.fn)):
+            raise InvalidInputError(wrong)
         old = self.given
         merged = StepOptions(
             name=old.name if new.name is None else new.name,
@@ -283,6 +333,8 @@ class Step(Command[T_co]):
             timeout=old.timeout if new.timeout is None else new.timeout,
             at_most_once=old.at_most_once if new.at_most_once is None else new.at_most_once,
             into=old.into if new.into is UNSET else new.into,
+            heartbeat_timeout=old.heartbeat_timeout if new.heartbeat_timeout is None else new.heartbeat_timeout,
+            process=old.process if new.process is None else new.process,
         )
         made = made_in_turn.get()
         if made is not None:

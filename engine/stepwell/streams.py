@@ -71,6 +71,11 @@ class Stream(Step[T_co], Generic[T_co, C]):
         callee = callee_of(fn)
         if callee.no_stream:
             raise InvalidInputError(callee.no_stream)
+        if callee.defaults.process:
+            raise InvalidInputError(
+                f"{callee.name!r} is marked with process=True, and what a stream yields is read in the engine's own "
+                "process; use a Step, or leave process=True out"
+            )
         self.__attrs_init__(fn, args, kwargs, callee.defaults, callee.name)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __hash__(self) -> int:
@@ -80,7 +85,7 @@ class Stream(Step[T_co], Generic[T_co, C]):
     def kind(self) -> str:
         return "step"
 
-    @overload
+    @overload  # type: ignore[override]  # `process` has no meaning here
     def options(
         self,
         *,
@@ -88,6 +93,7 @@ class Stream(Step[T_co], Generic[T_co, C]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | float | None = None,
         at_most_once: bool | None = None,
+        heartbeat_timeout: timedelta | float | None = None,
         record_chunks: bool | None = None,
     ) -> Stream[T_co, C]: ...
     @overload
@@ -99,6 +105,7 @@ class Stream(Step[T_co], Generic[T_co, C]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | float | None = None,
         at_most_once: bool | None = None,
+        heartbeat_timeout: timedelta | float | None = None,
         collect: Callable[[list[C]], object] | None = None,
         record_chunks: bool | None = None,
     ) -> Stream[R, C]: ...
@@ -111,15 +118,17 @@ class Stream(Step[T_co], Generic[T_co, C]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | float | None = None,
         at_most_once: bool | None = None,
+        heartbeat_timeout: timedelta | float | None = None,
         record_chunks: bool | None = None,
     ) -> Stream[R, C]: ...
-    def options(
+    def options(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         *,
         name: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: timedelta | float | None = None,
         at_most_once: bool | None = None,
+        heartbeat_timeout: timedelta | float | None = None,
         into: Any = UNSET,
         collect: Callable[[list[C]], Any] | None = None,
         record_chunks: bool | None = None,
@@ -140,7 +149,14 @@ class Stream(Step[T_co], Generic[T_co, C]):
             raise InvalidInputError(f"a stream's collect must take the list of its chunks, got {collect!r}")
         if record_chunks is not None and not isinstance(record_chunks, bool):
             raise InvalidInputError(f"record_chunks must be True or False, got {record_chunks!r}")
-        between = super().options(name=name, retry=retry, timeout=timeout, at_most_once=at_most_once, into=into)
+        between = super().options(
+            name=name,
+            retry=retry,
+            timeout=timeout,
+            at_most_once=at_most_once,
+            into=into,
+            heartbeat_timeout=heartbeat_timeout,
+        )
         made = made_in_turn.get()
         if made is not None:
             made.pop(id(between), None)  # this one is replaced too

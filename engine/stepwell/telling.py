@@ -6,12 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 from . import events as e
-from .checks import checked_choice, checked_reason, checked_run_id, checked_signal, checked_tags
+from .checks import (
+    checked_actor,
+    checked_choice,
+    checked_metadata,
+    checked_reason,
+    checked_run_id,
+    checked_signal,
+    checked_tags,
+)
 from .commands import Flow, Signal
 from .environment import new_run_id as make_run_id
 from .errors import InvalidInputError
 from .facade import Facade
-from .outcomes import Outcome
+from .outcomes import Outcome, Running
 from .signals import Message
 
 if TYPE_CHECKING:
@@ -36,6 +44,8 @@ class Telling(Facade):
         *,
         wait: str | None = None,
         id: str | None = None,
+        actor: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Outcome[Any]:
         """Give a suspended run the signal that it waits for, and drive it on in this thread.
 
@@ -45,17 +55,20 @@ class Telling(Facade):
             wait: the wait id that this answers, as `waiting()` shows it, so that a late click can't answer the next
                 question.
             id: the same id twice counts once.
+            actor: who sends it, printable text; recorded, and told by `Suspend(...).decided()`.
+            metadata: what else is to be recorded of it, JSON values by name, at most 64 KiB.
 
         Returns:
             As `start`; `Running` when somebody else drives the run, which has the signal all the same.
 
         Raises:
-            EventMismatchError: the run does not wait for that signal, or not any more.
+            EventMismatchError: the run does not wait for that signal, or not any more; when `wait` was decided before,
+                it says by whom and when.
             InvalidInputError: the payload does not fit the type; nothing is written.
             RunClosedError, NotFoundError: there is nothing to resume.
         """
         self._ready()
-        message = Message.of(checked_signal(signal), value, wait, id)
+        message = self._message(signal, value, wait, id, actor, metadata)
         return self._driver.resume(checked_run_id(run_id), message)
 
     def signal(
@@ -69,6 +82,8 @@ class Telling(Facade):
         start: tuple[Callable[[*Ts], Flow[Any]], *Ts] | None = None,
         tags: Mapping[str, str] | None = None,
         if_closed: IfSignalled = "error",
+        actor: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Send a signal: durable when this returns, buffered when it is early; nobody is driven here.
 
@@ -85,11 +100,11 @@ class Telling(Facade):
         Raises:
             RunClosedError, NotFoundError: nobody can get it.
             InvalidInputError: the payload does not fit the Suspend that waits for it, or the arguments the workflow.
-            EventMismatchError: `wait` names a wait that is over.
+            EventMismatchError: `wait` names a wait that is over; it says by whom it was decided, and when.
             ConflictError: the run is of another workflow than `start` names.
         """
         self._ready()
-        message = Message.of(checked_signal(signal), value, wait, id)
+        message = self._message(signal, value, wait, id, actor, metadata)
         if start is None:
             if tags is not None or if_closed != "error":
                 raise InvalidInputError("tags and if_closed are for a signal that may start its run; give start too")
@@ -102,6 +117,60 @@ class Telling(Facade):
         self._parts.registry.add(workflow)
         sender = SignalStart(self._parts, self._driver, self._control)
         sender.send(checked_run_id(run_id), message, workflow, args, checked_tags(tags or {}), if_closed)
+
+    def decide(
+        self,
+        run_id: str,
+        wait: str,
+        value: Any = None,
+        *,
+        actor: str,
+        metadata: Mapping[str, Any] | None = None,
+        id: str | None = None,
+        drive: bool = True,
+    ) -> Outcome[Any]:
+        """Decide one question, for good: of all who try, one is recorded, and the others are told who it was.
+
+        Args:
+            wait: the question's wait id, as `waiting()` shows it.
+            value: the payload, as for `resume`.
+            actor: who decides, printable text of 1 to 200 characters.
+            metadata: what else is to be recorded, JSON values by name, at most 64 KiB.
+            id: of the click or message that decides; the same decision under the same id counts once, so that it may
+                be sent again.
+            drive: go on with the run in this thread, which needs its code; False only records the decision.
+
+        Returns:
+            As `start`; `Running` when `drive` is False.
+
+        Raises:
+            EventMismatchError: somebody has decided already, or the question is over or was never asked.
+            InvalidInputError: the payload does not fit the type, or an argument is wrong; nothing is written.
+            RunClosedError, NotFoundError: there is nothing to decide.
+        """
+        self._ready()
+        name, number, _ = wait.rpartition("@") if isinstance(wait, str) else ("", "", "")
+        if not name or not number:
+            raise InvalidInputError(f"wait must be a wait id, as waiting() shows it, got {wait!r}")
+        if actor is None:
+            raise InvalidInputError("actor must say who decides, got None")
+        run_id, message = checked_run_id(run_id), self._message(name, value, wait, id, actor, metadata)
+        if drive:
+            return self._driver.resume(run_id, message)
+        self._control.signal(run_id, message)
+        return Running(run_id)
+
+    def _message(
+        self,
+        signal: Signal[Any] | str,
+        value: Any,
+        wait: str | None,
+        id: str | None,
+        actor: str | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> Message:
+        sent = (checked_actor(actor), checked_metadata(metadata))
+        return Message.of(checked_signal(signal), value, wait, id, *sent)
 
     # ---- control
 

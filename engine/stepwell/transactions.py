@@ -72,8 +72,9 @@ class Transaction(Step[T_co]):
         if trouble:
             raise InvalidInputError(f"Transaction{trouble.removeprefix('Step')}".replace("Step(f", "Transaction(f"))
         given = callee.defaults
-        if given.at_most_once is not None:  # for Steps: a transaction is done exactly once
-            given = replace(given, at_most_once=None)
+        if (given.at_most_once, given.heartbeat_timeout, given.process) != (None, None, None):
+            # for Steps: a transaction is done exactly once, in the session's own thread
+            given = replace(given, at_most_once=None, heartbeat_timeout=None, process=None)
         self.__attrs_init__(fn, args, kwargs, given, callee.name)  # pyright: ignore[reportAttributeAccessIssue]
 
     @overload  # type: ignore[override]  # `at_most_once` has no meaning here

@@ -179,3 +179,27 @@ def test_a_signal_may_start_its_run(run, engine):
 def test_what_is_for_a_new_run_needs_a_start(run, more):
     done = run("signal", "r9", "review", *more)
     assert (2, True) == (done.code, "add --start WORKFLOW" in done.err)
+
+
+def test_a_decision_says_who_made_it_and_what_else_is_known(run, stepwell, engine):
+    run("start", "ask", '"ada"', "--run-id", "r1")
+    at, yes = ("--store", "sqlite:///runs.db"), '{"approved": true, "reviewer": "alice"}'
+    sent = stepwell(*at, "signal", "r1", "review", yes, "--wait", "review@0:1", "--actor", "alice", "--meta", "via=a=b")
+    assert 0 == sent.code
+    (event,) = [event for event in engine.history("r1") if event.kind == "resume"]
+    assert ("alice", {"via": "a=b"}) == (event.actor, json.loads(bytes(event.metadata)))
+    shown = run("show", "r1").out
+    assert "by alice" in shown
+    assert '{"via": "a=b"}' in shown
+    late = run("resume", "r1", "review", yes, "--wait", "review@0:1", "--actor", "bob")
+    assert (2, True) == (late.code, "was decided by 'alice' at 2" in late.err)
+
+
+@pytest.mark.parametrize("wrong", [("--actor", ""), ("--meta", "via"), ("--meta", "=x")])
+def test_a_wrong_actor_or_meta_is_told(run, engine, wrong):
+    run("start", "ask", '"ada"', "--run-id", "r1")
+    for verb in ("resume", "signal"):
+        done = run(verb, "r1", "review", '{"approved": true, "reviewer": "a"}', *wrong)
+        assert 2 == done.code
+        assert "Traceback" not in done.err
+    assert "suspended" == engine.get("r1").status

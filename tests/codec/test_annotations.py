@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar
 import attrs
 import pytest
 
-from stepwell.codec import Codec, parameter_annotations, return_annotation
+from stepwell.codec import Codec, argument_types, parameter_annotations, return_annotation
 from stepwell.commands import UNSET, Command, Flow, step
 from stepwell.errors import CodecError
 from stepwell.workflows import workflow
@@ -214,3 +214,27 @@ def test_functions_are_not_kept_alive() -> None:
     del fn
     gc.collect()
     assert ref() is None
+
+
+def test_the_types_of_arguments_go_by_position_and_name() -> None:
+    def fn(a: int, /, b: str, *rest: float, c: bytes, d=None, **more: list[int]) -> None: ...
+
+    types = argument_types(fn)
+    assert [int, str, float, float] == [types(place) for place in range(4)]
+    assert [str, bytes, Any, list[int]] == [types(name) for name in ("b", "c", "d", "e")]
+    assert list[int] == types("a"), "a name that is positional only is free for the rest"
+
+
+def test_arguments_that_nobody_declares_are_of_any_type() -> None:
+    def fn(a): ...
+
+    assert [Any, Any, Any] == [argument_types(fn)(0), argument_types(fn)(7), argument_types(fn)("b")]
+    assert Any is argument_types(print)(0)
+    assert Any is argument_types(min)(0)
+
+
+def test_an_argument_whose_type_can_not_be_resolved_is_told() -> None:
+    def fn(a: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+
+    with pytest.raises(CodecError, match="annotation of parameter 'a' 'Nowhere'"):
+        argument_types(fn)(0)

@@ -128,6 +128,10 @@ def wrapped(most: int) -> Any:
     return count(most)
 
 
+def in_a_process() -> Iterator[int]:
+    yield 1
+
+
 @workflow
 def other() -> Flow[None]:
     yield Stream(words, "a")
@@ -193,6 +197,12 @@ def test_the_decorator_sets_what_a_stream_begins_with() -> None:
         yield 1
 
     assert ("told", RetryPolicy(2)) == (Stream(tell).name, Stream(tell).given.retry)
+
+
+def test_a_function_that_is_marked_for_a_process_can_not_be_streamed() -> None:
+    marked = step(process=True)(in_a_process)
+    with pytest.raises(InvalidInputError, match="process=True, and what a stream yields is read in the engine's own"):
+        Stream(marked)
 
 
 def test_only_the_stream_that_is_yielded_has_to_be_yielded() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from attrs import frozen
 
 from stepwell import (
     All,
+    Decision,
     DivergenceError,
     Flow,
     InvalidInputError,
@@ -354,3 +356,53 @@ def test_signals_are_values() -> None:
 @pytest.mark.parametrize("reason", [None, "", "two\nlines", "x" * 10_000, "\N{SNOWMAN}"])
 def test_any_text_that_can_be_recorded_is_a_reason(reason: str | None) -> None:
     assert reason == Suspend("go", reason=reason).reason
+
+
+@workflow
+def approved() -> Flow[Any]:
+    got = yield from Suspend(review, timeout=60, default=None).decided()
+    assert isinstance(got, Decision)
+    return [got.actor, got.metadata, got.value is not None and got.value.approved]
+
+
+def test_a_wait_may_ask_who_decided() -> None:
+    said = received(review, Verdict(True, ""), actor="ada", metadata={"via": "mail"})
+    assert ["ada", {"via": "mail"}, True] == replay(approved, history=[said]).result
+    assert [None, {}, True] == replay(approved, history=[received(review, Verdict(True, ""))]).result
+    assert [None, {}, False] == replay(approved, history=[fired()]).result
+
+
+def test_asking_who_decided_changes_nothing_that_is_waited_for() -> None:
+    wait: Any = Suspend(review, reason="please", timeout=60, default=None, show=[1], fresh=True)
+    who: Any = wait.decided()
+    assert wait == who == replay(approved).next
+    assert (wait.reason, wait.timeout, wait.default, wait.show, wait.fresh, wait.into) == (
+        who.reason,
+        who.timeout,
+        who.default,
+        who.show,
+        who.fresh,
+        who.into,
+    )
+    assert (False, True, True) == (wait.asks_who, who.asks_who, who.decided().asks_who)
+
+
+def test_a_payload_that_does_not_fit_is_rejected_whoever_sent_it() -> None:
+    @workflow
+    def late() -> Flow[str]:
+        yield Now()
+        try:
+            yield Suspend(review).decided()
+        except SignalRejected as error:
+            return error.signal
+        return ""
+
+    assert (
+        "review"
+        == replay(late, history=[received("review", 3, actor="ada"), returned(datetime(2026, 1, 1, tzinfo=UTC))]).result
+    )
+
+
+def test_a_recorded_answer_of_before_has_no_actor() -> None:
+    event = e.Resume(event_name="review", value=msgspec.Raw(b'{"approved":true,"reviewer":""}'), timestamp=STAMP)
+    assert [None, {}, True] == replay(approved, history=[event]).result

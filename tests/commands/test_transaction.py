@@ -37,7 +37,7 @@ def book(db: sqlite3.Connection, account: str, cents: int = 1) -> tuple[str, int
     raise AssertionError("a fake history performs nothing")
 
 
-@step(name="audit", retry=RetryPolicy(3), timeout=2, at_most_once=True)
+@step(name="audit", retry=RetryPolicy(3), timeout=2, at_most_once=True, heartbeat_timeout=1, process=True)
 def note(db: sqlite3.Connection, text: str) -> None: ...
 
 

@@ -55,7 +55,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "retention": ("Pruned", "StoreSize"),
     "steps": ("RetryPolicy", "current_step", "StepContext", "Failure", "failed"),
     "values": ("Codec",),
-    "signals": ("Signal", "Command"),
+    "signals": ("Signal", "Decision", "Command"),
 }
 ALIASES = {"Flow": "stepwell.command", "Outcome": "stepwell.outcomes"}
 TESTING = ("replay", "Replay", "returned", "raised", "received", "fired", "patched", "cancelled")

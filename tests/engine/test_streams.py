@@ -11,6 +11,7 @@ import pytest
 
 from stepwell import (
     All,
+    Cancelled,
     CodecError,
     Engine,
     Flow,
@@ -539,6 +540,99 @@ def test_a_stream_that_takes_too_long_is_closed_and_fails(bench: Any, held: Held
     history = engine.history("r")
     assert ["step", "complete"] == [event.kind for event in history[-2:]]
     assert record == any(isinstance(event, e.Chunk) for event in history)
+
+
+@pytest.mark.parametrize("kind", ["sync", "hangs"])
+@pytest.mark.parametrize("record", [False, True])
+def test_a_stream_that_is_silent_for_too_long_is_closed_and_fails(
+    bench: Any, held: Held, kind: str, record: bool
+) -> None:
+    @workflow
+    def w() -> Flow[str]:
+        try:
+            yield held.stream(kind, record=record).options(heartbeat_timeout=0.05)
+        except failed(StepTimeoutError) as error:
+            return error.failure.message
+        return ""
+
+    done = bench.engine().start(w, run_id="r")
+    assert RunCompleted("r", "step 'held' sent no heartbeat for 0.05 s") == done
+    assert held.closed.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 60}, {"heartbeat_timeout": 60}])
+@pytest.mark.parametrize("record", [False, True])
+def test_a_stream_goes_on_from_what_its_last_attempt_told(bench: Any, record: bool, options: Any) -> None:
+    def pages() -> Generator[int, None, list[Any]]:
+        context = current_step()
+        first = context.last_details or 0
+        for page in range(first, first + 2):
+            yield page
+            context.heartbeat(page + 1)
+        if context.attempt == 1:
+            raise OSError("down")
+        return [first, context.last_details]
+
+    @workflow
+    def w() -> Flow[Any]:
+        how: Any = {"retry": RetryPolicy(2, initial=0), "record_chunks": record, **options}
+        return (yield from Stream(pages).options(**how))
+
+    engine = bench.engine()
+    assert RunCompleted("r", [2, 2]) == engine.start(w, run_id="r")
+    assert ["attempt", "step", "complete"] == [one for one in kinds(engine) if one not in ("heartbeat", "chunk")][1:]
+    chunks = [("pages", 1, 0, 0), ("pages", 1, 1, 1), ("pages", 2, 0, 2), ("pages", 2, 1, 3)]
+    assert (chunks if record else []) == recorded(engine)
+
+
+def test_what_a_recorded_stream_tells_is_recorded_while_it_runs(bench: Any) -> None:
+    leave = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        current_step().heartbeat({"page": 1})
+        assert leave.wait(PATIENCE)
+        yield 2
+
+    @workflow
+    def w() -> Flow[None]:
+        yield Stream(slow).options(record_chunks=True)
+
+    engine = bench.engine()
+    driver = Task(lambda: engine.start(w, run_id="r"))
+    eventually(lambda: engine.runs() and {"chunk", "heartbeat"} <= set(kinds(engine)))
+    leave.set()
+    driver.result()
+    assert ["chunk", "chunk", "heartbeat"] == sorted(kinds(engine)[1:-2])
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_a_heartbeat_ends_a_stream_that_nobody_wants_any_more(bench: Any, record: bool) -> None:
+    begun, told = threading.Event(), threading.Event()
+
+    def waits() -> Iterator[int]:
+        yield 1
+        begun.set()
+        while True:
+            try:
+                current_step().heartbeat()
+            except Cancelled:
+                told.set()
+                raise
+            told.wait(0.01)
+
+    @workflow
+    def w() -> Flow[None]:
+        yield Stream(waits).options(record_chunks=record)
+
+    engine = bench.engine()
+    driver = Task(lambda: engine.start(w, run_id="r"))
+    assert begun.wait(PATIENCE)
+    engine.cancel("r")
+    assert isinstance(driver.result(), RunCancelled)
+    assert told.wait(PATIENCE)
+    assert ["cancelled", "cancelled"] == kinds(engine)[-2:]
+    assert "step" not in kinds(engine)
 
 
 def test_a_stream_that_is_told_of_a_cancel_that_never_was_begins_anew(memory: Any, held: Held) -> None:

@@ -22,6 +22,7 @@ ROOTS = {"stepwell": ROOT / "engine" / "stepwell", "stepwell_stores": ROOT / "st
 FLOORS = {
     # 0: every error, with a stable code
     "errors": 0,
+    "failure": 0,
     "limits": 0,
     "digests": 0,
     # 1: the instruction set and what a history may hold: frozen data
@@ -32,7 +33,9 @@ FLOORS = {
     "streams": 1,
     "groups": 1,
     "command": 1,
+    "decisions": 1,
     "events": 1,
+    "instants": 1,
     "retry": 1,
     "composing": 1,
     "workflows": 1,
@@ -96,6 +99,10 @@ FLOORS = {
     "queries": 4,
     "logs": 4,
     "loading": 4,
+    "heartbeats": 4,
+    "process_child": 4,
+    "processes": 4,
+    "watching": 4,
     "frontier": 4,
     "flights": 4,
     "following": 4,
@@ -104,6 +111,7 @@ FLOORS = {
     "hub": 4,
     "driving": 4,
     "control": 4,
+    "deciding": 4,
     "environment": 4,
     "loops": 4,
     "pools": 4,

@@ -21,6 +21,7 @@ from stepwell import (
     All,
     Cancelled,
     Command,
+    Decision,
     Diff,
     Emit,
     Engine,
@@ -134,6 +135,8 @@ def charge(amount: int, *, card: str = "") -> Verdict:
     assert_type(context.idempotency_key, str)
     assert_type(context.attempt, int)
     assert_type(context.cancelled, bool)
+    assert_type(context.last_details, Any)
+    context.heartbeat({"rows": 3})
     return Verdict(True, card * amount)
 
 
@@ -398,6 +401,14 @@ def typed_waits() -> Flow[Verdict]:
     assert_type((yield from Suspend(anything)), Any)
     assert_type((yield from Suspend(go_on)), None)
     assert_type(Suspend(review), Suspend[Verdict])
+    assert_type(Suspend(review).decided(), Suspend[Decision[Verdict]])
+    assert_type((yield from Suspend(review, show=[1]).decided()), Decision[Verdict])
+    assert_type((yield from Suspend(review).decided()).actor, str | None)
+    assert_type((yield from Suspend(review).decided()).metadata, dict[str, Any])
+    assert_type((yield from Suspend(review).decided()).at, datetime)
+    assert_type((yield from Suspend(review, timeout=1, default=None).decided()).value, Verdict | None)
+    assert_type((yield from Suspend("reply", into=int).decided()).value, int)
+    assert_type((yield from Suspend("reply").decided()), Decision[Any])
     return (yield from Suspend(review))
 
 
@@ -753,6 +764,10 @@ def asks_and_controls(engine: Engine) -> None:
     assert_type(engine.get("t1"), RunRecord)
     assert_type(engine.runs(status="failed", waiting_for=review, tag=("of", "ada"), limit=3), list[RunRecord])
     assert_type(engine.waiting(review), list[WaitingFor])
+    assert_type(engine.waiting(limit=3, after="t1")[0].show, Any)
+    assert_type(engine.decide("t1", "review@0:1", Verdict(True, ""), actor="ada"), Outcome[Any])
+    assert_type(engine.decide("t1", "review@0:1", actor="a", metadata={"a": 1}, id="1", drive=False), Outcome[Any])
+    assert_type(engine.resume("t1", review, Verdict(True, ""), actor="ada", metadata={"via": "web"}), Outcome[Any])
     with engine as same:
         assert_type(same, Engine)
 

@@ -248,6 +248,8 @@ def payloads() -> Flow[None]:
     c: str = yield from Suspend("reply", into=int)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     d: str = yield from Suspend("reply", into=str | None)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     e: int = yield from Suspend("reply", into=int, timeout=1, default="late")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    f: Verdict = yield from Suspend(review).decided()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    (yield from Suspend(review).decided()).approved  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     (yield from Suspend(review)).aproved  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     (yield from Suspend(review, timeout=1, default=None)).approved  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
 
@@ -464,6 +466,13 @@ def reads_the_outcome(engine: Engine, t: Ticket) -> None:
             pass
 
 
+def long_steps() -> Flow[None]:
+    yield Step(size, Ticket("t1")).options(process="yes")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    yield Step(size, Ticket("t1")).options(heartbeat_timeout="1 h")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    step(heartbeat_timeout="1 h")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    step(process=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def resumes(engine: Engine) -> None:
     engine.resume("t1")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     engine.resume("t1", Verdict(True))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -499,6 +508,11 @@ def controls(engine: Engine) -> None:
     d: Outcome[str] = engine.start(durable(size), Ticket("a"))  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
     engine.runs(status="done")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     engine.runs("failed")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    engine.waiting(review, 3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    engine.decide("t1", "review@0:1", True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    engine.decide("t1", "review@0:1", True, "ada")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    engine.resume("t1", review, Verdict(True), actor=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    engine.resume("t1", review, Verdict(True), metadata=["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     engine.waiting(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     engine.query("t1").step  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     engine.get("t1").step  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

@@ -47,6 +47,7 @@ FULL: list[e.EventBase] = [
     e.Attempt(at="0", step_id="a", attempt=1, error=FAILURE, due=STAMP, timestamp=STAMP),
     e.Begin(at="0", step_id="a", name="a", timestamp=STAMP),
     e.Chunk(at="0", step_id="a", attempt=2, index=7, value=Raw(b'"x"'), timestamp=STAMP),
+    e.Heartbeat(at="0", step_id="a", attempt=1, details=Raw(b"[1]"), timestamp=STAMP),
     e.Suspend(at="0", waiting_for="go", wait="go@0:0", reason="why", due=STAMP, show=Raw(b'{"a":1}'), timestamp=STAMP),
     e.Resume(event_name="go", value=Raw(b"[1]"), id="i", wait="go@0:0", timestamp=STAMP),
     e.Sleep(at="0", due=STAMP, timestamp=STAMP),

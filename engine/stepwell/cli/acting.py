@@ -11,7 +11,7 @@ from .describing import next_step, record_json, story
 from .mistakes import ENDED_BADLY, OK, UsageError
 from .opening import codec_of, open_engine, registry_of
 from .terminal import Terminal, safe
-from .values import arguments, plain_value, tags
+from .values import arguments, metadata, plain_value, tags
 
 __all__ = ["cancel", "delete", "fork", "pause", "resume", "retry", "signal", "start", "unpause"]
 
@@ -36,9 +36,12 @@ def start(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def resume(options: argparse.Namespace, terminal: Terminal) -> int:
     """`stepwell resume RUN SIGNAL [JSON]`: give the signal that the run waits for, and drive it on here."""
+    known = metadata(options.meta)
     with open_engine(options, needs_code=True) as engine:
         value = plain_value(codec_of(engine), options.value)
-        outcome = engine.resume(options.run, options.signal, value, wait=options.wait, id=options.id)
+        outcome = engine.resume(
+            options.run, options.signal, value, wait=options.wait, id=options.id, actor=options.actor, metadata=known
+        )
         return _tell(options, terminal, engine, outcome)
 
 
@@ -47,6 +50,7 @@ def signal(options: argparse.Namespace, terminal: Terminal) -> int:
     starts = options.start is not None
     if not starts and (options.arg or options.tag or options.if_closed != "error"):
         raise UsageError("--arg, --tag and --if-closed are for a signal that may start its run; add --start WORKFLOW")
+    known = metadata(options.meta)
     with open_engine(options, needs_code=starts, may_create=starts) as engine:
         value = plain_value(codec_of(engine), options.value)
         if options.start is not None:
@@ -57,12 +61,15 @@ def signal(options: argparse.Namespace, terminal: Terminal) -> int:
                 value,
                 wait=options.wait,
                 id=options.id,
+                actor=options.actor,
+                metadata=known,
                 start=(workflow, *arguments(codec_of(engine), workflow, options.arg)),
                 tags=tags(options.tag),
                 if_closed=options.if_closed,
             )
         else:
-            engine.signal(options.run, options.signal, value, wait=options.wait, id=options.id)
+            how = {"wait": options.wait, "id": options.id, "actor": options.actor, "metadata": known}
+            engine.signal(options.run, options.signal, value, **how)
         return _sent(options, terminal, engine, f"signal {options.signal!r} is recorded")
 
 

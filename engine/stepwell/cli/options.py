@@ -298,3 +298,11 @@ def _payload(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--wait", metavar="WAIT", help="the wait that this answers, as `show` tells it")
     parser.add_argument("--id", metavar="ID", help="the same id twice counts once")
+    parser.add_argument("--actor", metavar="WHO", help="who sends it; kept in the history")
+    parser.add_argument(
+        "--meta",
+        action="append",
+        default=[],
+        metavar="NAME=TEXT",
+        help="something else to be kept with it; may be repeated",
+    )

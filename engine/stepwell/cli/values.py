@@ -12,7 +12,7 @@ from ..errors import CodecError, InvalidInputError
 from ..workflows import Workflow
 from .mistakes import UsageError
 
-__all__ = ["arguments", "plain_value", "tag_filter", "tags"]
+__all__ = ["arguments", "metadata", "plain_value", "tag_filter", "tags"]
 
 
 def source(text: str) -> bytes:
@@ -65,11 +65,20 @@ def arguments(codec: Codec, workflow: Workflow[..., Any], texts: Sequence[str]) 
 
 def tags(texts: Sequence[str]) -> dict[str, str]:
     """Tags from `NAME=VALUE` each."""
+    return _pairs("--tag", texts)
+
+
+def metadata(texts: Sequence[str]) -> dict[str, str] | None:
+    """What is said of a signal from `NAME=TEXT` each; None when nothing is."""
+    return _pairs("--meta", texts) or None
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise UsageError(f"--tag takes NAME=VALUE, got {text!r}")
+            raise UsageError(f"{option} takes NAME=VALUE, got {text!r}")
         found[name] = value
     return found
 

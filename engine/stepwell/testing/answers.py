@@ -40,6 +40,8 @@ class Answer:
         at: path of the command, such as "2.0.1".
         step: step id, such as "classify#2".
         wait: wait id that a signal names.
+        actor: who sends it, for "received".
+        metadata: what else is said of it.
     """
 
     kind: str
@@ -49,6 +51,8 @@ class Answer:
     step: str | None = None
     wait: str | None = None
     into: Any = UNSET
+    actor: str | None = None
+    metadata: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         where = f", at={self.at!r}" if self.at else f", step={self.step!r}" if self.step else ""
@@ -71,7 +75,14 @@ def raised(error: BaseException, *, at: str | None = None, step: str | None = No
     return Answer("raised", error, at=at, step=step)
 
 
-def received(signal: Signal[Any] | str, value: Any = None, *, wait: str | None = None) -> Answer:
+def received(
+    signal: Signal[Any] | str,
+    value: Any = None,
+    *,
+    wait: str | None = None,
+    actor: str | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Answer:
     """A signal came, as `engine.signal` sends it; it is buffered when nobody waits for it.
 
     A payload is refused where the sender would be: by the Suspend that waits for it, or before there is one by the type
@@ -79,8 +90,8 @@ def received(signal: Signal[Any] | str, value: Any = None, *, wait: str | None =
     """
     if isinstance(signal, Signal):
         into = UNSET if signal.type is Any else signal.type
-        return Answer("received", value, signal=signal.name, wait=wait, into=into)
-    return Answer("received", value, signal=signal, wait=wait)
+        return Answer("received", value, signal=signal.name, wait=wait, into=into, actor=actor, metadata=metadata)
+    return Answer("received", value, signal=signal, wait=wait, actor=actor, metadata=metadata)
 
 
 def fired(*, at: str | None = None) -> Answer:

@@ -55,7 +55,7 @@ class CrashingStore:
         self._lease = getattr(done, "lease", None) or self._lease
         if records and isinstance(done, (Committed, AlreadyCommitted, Created)):
             self.recorded += len(records)
-            if records[-1].type not in ("begin", "chunk") and self._dies(self.recorded):
+            if records[-1].type not in ("begin", "chunk", "heartbeat") and self._dies(self.recorded):
                 if self._lease is not None:
                     self._store.release(self._lease)
                 raise SimulatedCrash

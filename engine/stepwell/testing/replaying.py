@@ -19,7 +19,7 @@ from ..frontier import default_of
 from ..inputs import encode_input
 from ..machine import Machine
 from ..results import flow_result, result_type
-from ..signals import payload
+from ..signals import metadata_of, payload
 from ..strictness import InputCheck
 from ..workflows import Workflow, check_workflow
 from .answers import Answer, WrongAnswerError, returned  # noqa: F401 - for the doctest
@@ -290,9 +290,12 @@ class Replay(Generic[R]):
         waiting = next((p for p in self.machine.waits if p.command.label == name and wait in (None, p.wait)), None)
         try:
             raw = payload(self.codec, waiting, name, answer.value, answer.into)
+            metadata = metadata_of(self.codec, answer.metadata)
         except InvalidInputError as error:
             raise self._wrong(answer, f"no sender could record that: {error.message}") from error
-        return e.Resume(event_name=name, value=Raw(raw), wait=wait, timestamp=stamp)
+        return e.Resume(
+            event_name=name, value=Raw(raw), wait=wait, actor=answer.actor, metadata=metadata, timestamp=stamp
+        )
 
     def _fire(self, pending: Pending, stamp: str) -> list[e.EventBase]:
         wake = e.Wake(at=pending.at, value=default_of(pending), timestamp=stamp)
