@@ -98,7 +98,7 @@ def test_signals_that_came_early_are_carried_over_and_ids_count_once(bench: Any)
 
 
 def test_a_thousand_signals_at_random_instants_keep_count_and_order(bench: Any) -> None:
-    count = 1000 if bench.kind == "memory" else 250
+    count = 1000
 
     @workflow
     def batches(left: int, seen: list[int]) -> Flow[list[int]]:

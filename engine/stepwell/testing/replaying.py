@@ -16,7 +16,7 @@ from ..errors import CodecError, Failure, InvalidInputError
 from ..failures import failure_of
 from ..fibers import Pending, describe
 from ..frontier import default_of
-from ..inputs import encode_input
+from ..inputs import decode_input, encode_input
 from ..machine import Machine
 from ..results import flow_result, result_type
 from ..signals import metadata_of, payload
@@ -39,7 +39,7 @@ class Replay(Generic[R]):
     """A workflow as far as a fake history takes it.
 
     Attributes:
-        status: "open", "complete", "error" or "cancelled".
+        status: "open", "complete", "error", "cancelled", or "continue" after a ContinueAsNew.
         commands: every command that was issued, as (at, command), in order.
         events: the events that the answers came to.
         emitted: values of Emit, in order; a fake history need not answer them, nor any Spend.
@@ -115,6 +115,14 @@ class Replay(Generic[R]):
     def error(self) -> BaseException | None:
         """The exception that left the workflow, live."""
         return self.machine.error
+
+    @property
+    def continued(self) -> tuple[Any, ...] | None:
+        """The arguments of the next incarnation, when the workflow has ended with ContinueAsNew; else None."""
+        raw = self.machine.next_input
+        return (
+            tuple(decode_input(self.codec, self.machine.workflow, raw)) if raw and self.status == "continue" else None
+        )
 
     @property
     def spent(self) -> float:
