@@ -135,7 +135,8 @@ def test_a_step_of_an_owner_that_was_stopped_past_its_lease_hears_of_it(disk: An
     process.send_signal(signal.SIGCONT)
     said, _ = process.communicate(timeout=PATIENCE)
     assert ["lost"] + ([] if how == "process" else ["told"]) == sorted(said.splitlines())
-    assert {"start"} == set(kinds(other)) - {"heartbeat"}
+    steps = {event.step_id for event in other.history("r") if isinstance(event, e.Step)}
+    assert steps <= {"other"}  # a sibling may have ended before
 
 
 # ---- at most once
