@@ -12,6 +12,9 @@ from .workflows import Workflow
 
 __all__ = ["Child", "ContinueAsNew", "check_amount"]
 
+MAX_RUN_ID = 200
+"""Bytes of a run id, at most."""
+
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -95,8 +98,12 @@ class Child(Command[T_co]):
         Raises:
             InvalidInputError: an option has a wrong value.
         """
-        if run_id is not None and (not isinstance(run_id, str) or not run_id or not run_id.isprintable()):
-            raise InvalidInputError(f"a child's run_id must be printable text, got {run_id!r}")
+        if run_id is not None:
+            printable = isinstance(run_id, str) and run_id.isprintable()
+            if not printable or not 1 <= len(run_id.encode("utf-8", "replace")) <= MAX_RUN_ID:
+                raise InvalidInputError(
+                    f"a child's run_id must be printable text of 1 to {MAX_RUN_ID} bytes, got {run_id!r:.80}"
+                )
         if budget is not None:
             check_amount(budget, "a child's budget")
         if (made := made_in_turn.get()) is not None:

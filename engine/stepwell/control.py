@@ -25,6 +25,7 @@ from .errors import (
     StoreUnavailableError,
 )
 from .incarnations import Plan, find_cut, plan_fork, plan_retry
+from .kin import cancel_child, tell_parent
 from .loading import Parts, make_head, read_history
 from .logs import logger, replaying
 from .outcomes import Outcome, Running
@@ -152,6 +153,10 @@ class Control:
             raise StoreUnavailableError(f"run {run_id!r} moves on too fast to be closed; try again")
         self.sessions.notify(run_id, cancel=True)
         parts.tell(lc.RunClosed(run_id, "cancelled"))
+        start = next(read_history(parts.store, run_id, incarnation=run.incarnation), None)
+        told = tell_parent(parts, start, run_id, event) if isinstance(start, e.Start) else None
+        if told is not None:
+            self.sessions.notify(told)
         self._cancel_children(run, reason)
 
     def _cancel_children(self, run: RunHead, reason: str | None) -> None:
@@ -162,9 +167,11 @@ class Control:
                 open_ones[event.child_id] = None
             elif isinstance(event, e.ChildResult):
                 open_ones.pop(event.child_id, None)
-        for child in open_ones:
-            with suppress(RunClosedError, NotFoundError):
-                self.send(child, e.Cancel(reason=reason or "its parent was cancelled", timestamp=self.parts.stamp()))
+        told = [one for one in open_ones if cancel_child(self.parts, one, reason or "its parent was cancelled")]
+        for child in told:  # all are told before any is driven: one that can't be must not keep the others from hearing
+            self.sessions.notify(child, cancel=True)
+        for child in told:
+            self.driver.errands.drive(child)
 
     def _close(self, run: RunHead, event: e.Cancelled, attempt_id: str) -> bool:
         """Append the closing event where the run stands; False when it has moved on."""

@@ -69,7 +69,7 @@ class Driver:
     def __init__(self, parts: Parts, sessions: Sessions) -> None:
         self.parts = parts
         self.sessions = sessions
-        self._errands = Errands(parts, self.take)
+        self.errands = Errands(parts, self.take)
 
     # ---- start
 
@@ -207,7 +207,7 @@ class Driver:
                 if run is None:
                     with self._fits(lease, contained):  # not what was opened meanwhile
                         run = load(self.parts, lease.run_id, incarnation=lease.incarnation)
-                kin = Kin(self.parts, run, self.sessions.notify, self._errands.drive)
+                kin = Kin(self.parts, run, self.sessions.notify, self.errands.drive)
                 session = Session(self.parts, run, holding.lease, kin)
                 session.contained = contained
                 holding.attach(session)
@@ -219,7 +219,7 @@ class Driver:
                 break
             lease, run = outcome.lease, None
         if agenda and not session.leaving:
-            return self._errands.run(lease.run_id, outcome, agenda, began, contained)
+            return self.errands.run(lease.run_id, outcome, agenda, began, contained)
         return outcome
 
     def take_due(

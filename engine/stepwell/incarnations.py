@@ -107,7 +107,7 @@ def plan_retry(
     source = {"runId": run_id, "incarnation": _start(history).incarnation, "offset": cut}
     start = _restart(history[0], incarnation=incarnation, source=source, prefix=len(before))
     told = _folded(workflow, history, codec)
-    lost = sum(one.spent for one in history if isinstance(one, e.ChildResult) and one.status not in _GOOD_ENDS)
+    lost = sum(one.spent for one in history[cut:] if isinstance(one, e.ChildResult) and one.status not in _GOOD_ENDS)
     machine, retry = _marked(workflow, [start, *before], cut, told.patches, codec, run_id, stamp, lost)
     try:
         kept: list[e.EventBase] = []
@@ -193,7 +193,8 @@ def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
     What a step has told of its progress stays, for its next attempt: it is the same step, with the same arguments.
     """
     after = history[cut:]
-    done = {one.child_id for one in history[1:cut] if isinstance(one, e.ChildResult) and one.status in _GOOD_ENDS}
+    # every end that was taken in before the cut holds, good or not: what followed from it is kept as well
+    done = {(one.child_id, one.at) for one in history[1:cut] if isinstance(one, e.ChildResult)}
     ended = {event.at for event in history[1:cut] if isinstance(event, (e.Step, e.Cancelled))}
     again = {event.at for event in after if isinstance(event, e.Step)}  # their outcome is known, and dropped or kept
     timed_out = {event.at for event in after[:1] if isinstance(event, e.Wake)}  # the failed wait is begun anew
@@ -203,7 +204,7 @@ def _before(history: Sequence[e.EventBase], cut: int) -> list[e.EventBase]:
         drop = isinstance(event, (e.Pause, e.Unpause))
         drop = drop or (isinstance(event, (e.Attempt, e.Chunk)) and event.at not in ended)
         drop = drop or (isinstance(event, e.Begin) and event.at in again)
-        drop = drop or (isinstance(event, (e.Child, e.ChildResult)) and event.child_id not in done)
+        drop = drop or (isinstance(event, (e.Child, e.ChildResult)) and (event.child_id, event.at) not in done)
         if isinstance(event, e.Suspend) and event.at in timed_out:
             drop = True
             gone.add(event.wait)

@@ -29,7 +29,7 @@ from .store import Committed, Conflict, Exists, RunHead
 from .wire import to_draft
 from .writing import append_outside, create_run
 
-__all__ = ["Kin", "cancel_child", "child_id", "next_look"]
+__all__ = ["Kin", "cancel_child", "child_id", "next_look", "tell_parent"]
 
 SHORTEST_LOOK, LONGEST_LOOK = 10.0, 600.0
 """Seconds after which a parent looks at the children that it waits for, though told nothing: at first, and at most."""
@@ -246,24 +246,31 @@ class Kin:
 
     def tell_parent(self, closing: e.EventBase) -> None:
         """Tell the parent how this run has ended; when that fails, it finds out by looking."""
-        parent = self.run.start.parent
-        if parent is None or parent.get("detached"):
-            return
-        parts, run_id = self.parts, self.run.run_id
-        result = closing_result(run_id, parent["at"], closing, parts.stamp())
-        attempt_id = f"child-{parts.codec.digest([run_id, self.run.incarnation])}"
-        try:
-            head = parts.store.head(parent["runId"])
-            if head is None or head.closed or head.incarnation != parent["incarnation"]:
-                return
-            done = append_outside(parts, head.run_id, result, number=head.incarnation, attempt_id=attempt_id)
-        except StepwellError as error:
-            logger.warning("run %r could not tell its parent %r of its end: %s", run_id, parent["runId"], error)
-            return
-        if not isinstance(done, Conflict):
-            self._notify(head.run_id)
-            parts.tell(lc.ChildEnded(head.run_id, run_id, result.status, result.at))
-            self.agenda.append(head.run_id)
+        told = tell_parent(self.parts, self.run.start, self.run.run_id, closing)
+        if told is not None:
+            self._notify(told)
+            self.agenda.append(told)
+
+
+def tell_parent(parts: Parts, start: e.Start, run_id: str, closing: e.EventBase) -> str | None:
+    """Tell a child's parent how the child has ended; the parent's run id, None when nobody waits there."""
+    parent = start.parent
+    if parent is None or parent.get("detached"):
+        return None
+    result = closing_result(run_id, parent["at"], closing, parts.stamp())
+    attempt_id = f"child-{parts.codec.digest([run_id, start.incarnation])}"
+    try:
+        head = parts.store.head(parent["runId"])
+        if head is None or head.closed or head.incarnation != parent["incarnation"]:
+            return None
+        done = append_outside(parts, head.run_id, result, number=head.incarnation, attempt_id=attempt_id)
+    except StepwellError as error:
+        logger.warning("run %r could not tell its parent %r of its end: %s", run_id, parent["runId"], error)
+        return None
+    if isinstance(done, Conflict):
+        return None
+    parts.tell(lc.ChildEnded(head.run_id, run_id, result.status, result.at))
+    return head.run_id
 
 
 def closing_result(child: str, at: str, closing: e.EventBase, stamp: str) -> e.ChildResult:

@@ -188,6 +188,8 @@ class Machine(Handlers):
             self._fibers.halted = True
             return None
         if isinstance(command, c.Compensate):
+            if command.step.name == "<lambda>":
+                raise self._fibers.invalid(fiber, "a lambda has no name to be recorded by; write .options(name=...)")
             self._compensations.append(command.step)
             return Verdict()
         if isinstance(command, c.ContinueAsNew):
@@ -382,6 +384,4 @@ def _undone(compensations: list[c.Step[Any]]) -> Generator[c.Command[Any], Any, 
             yield compensations.pop()
         except StepFailed as failed:
             failures.append(failure_of(failed))
-        except Exception as error:  # the step can't be made: a lambda has no name
-            failures.append(failure_of(error))
     return failures

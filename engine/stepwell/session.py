@@ -85,8 +85,8 @@ class Session(Ledger):
 
     def notify(self, *, cancel: bool = False) -> None:
         """Tell the session, from any thread, that something was appended from outside; `cancel`: to end the run."""
-        if cancel and not self.machine.cancelled:  # a step in this session's own thread hears of it now
-            self.flights.cancel_all()
+        if cancel and not self.machine.cancelled and not self.machine.undone:  # what undoes is not stopped by it
+            self.flights.cancel_all()  # a step in this session's own thread hears of it now
         self.told = True
         self.wakeup.set()
 
@@ -239,6 +239,9 @@ class Session(Ledger):
     def _tend_children(self) -> bool:
         """Start children, and see to those that are under way; whether anything was written."""
         machine, kin = self.machine, self.kin
+        if self._batch and (machine.abandoned or any(isinstance(p.command, c.Child) for p in machine.pending.values())):
+            self._append([])  # what decides over children is on disk before they hear of it
+            return True
         for child in list(machine.abandoned):
             kin.cancel(child)
         begun: list[e.EventBase] = []
@@ -351,7 +354,7 @@ class Session(Ledger):
             status, due = "suspended", self.restarts.due
         elif not machine.paused:
             waits = [suspend_event(p, parts.now()) for p in machine.waits if not p.recorded]
-            left = self.flights.ready(machine)  # for whoever comes next, when this session was told to leave
+            left = self._left_over()  # for whoever comes next, when this session was told to leave
             status, due = ("pending", parts.now()) if left else ("suspended", min(self._dues(), default=None))
         look = next_look(list(machine.pending.values()), parts.now()) if machine.has_children else None
         wanted = min((one for one in (due, look) if one is not None), default=None)
@@ -369,6 +372,12 @@ class Session(Ledger):
             return self.restarts.outcome(waiting_for)
         reason = head.waiting[0].reason if head.waiting else None
         return RunSuspended(run_id, waiting_for, reason, due, tuple(machine.children))
+
+    def _left_over(self) -> bool:
+        """Whether there is something to begin: steps, or children."""
+        pending = self.machine.pending.values()
+        unborn = self.machine.has_children and any(isinstance(p.command, c.Child) and not p.recorded for p in pending)
+        return bool(self.flights.ready(self.machine)) or unborn
 
     def _keep(self, waits: list[e.EventBase]) -> None:
         """Keep the parked run in memory, as far as there is room."""

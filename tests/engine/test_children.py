@@ -31,6 +31,7 @@ from stepwell import (
 )
 from stepwell import events as e
 from stepwell.lifecycle import ChildEnded, ChildStarted
+from stepwell.worker import Worker
 
 from .dying import every_death
 from .tools import PATIENCE, Tally, Task, eventually, kinds
@@ -325,8 +326,6 @@ def test_a_listener_hears_of_children(memory: Any) -> None:
 
 
 def test_a_worker_drives_parents_and_children(disk: Any) -> None:
-    from stepwell.worker import Worker
-
     engine = disk.engine(family, doubling)
     engine.submit(family, 5, run_id="r")
     worker = Worker(engine, threads=2, poll=0.05)
@@ -396,3 +395,70 @@ def test_whatever_dies_while_a_cancel_is_passed_on_it_reaches_the_child(bench: A
         assert ("cancelled", "cancelled") == (engine.get(name).status, engine.get(f"{name}/1:0").status)
 
     assert every_death(bench, (parent, asking), act, check) > 20
+
+
+def test_a_worker_that_is_told_to_stop_before_a_child_leaves_the_run_due(memory: Any) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        return 1
+
+    @workflow
+    def parent() -> Flow[int]:
+        yield Step(slow)
+        return (yield from Child(doubling, 4))
+
+    engine = memory.engine(parent)
+    engine.submit(parent, run_id="r")
+    worker = Worker(engine)
+    task = Task(worker.run)
+    assert entered.wait(PATIENCE)
+    worker.stop()
+    go_on.set()
+    task.result()
+    assert [RunCompleted("r", 8)] == [one for one in engine.run_due() if one.run_id == "r"]
+
+
+def test_a_handled_failure_of_a_child_stays_handled_on_retry_and_fork(bench: Any) -> None:
+    works = {"now": False}
+
+    def flaky() -> int:
+        if not works["now"]:
+            raise ConnectionError
+        return 1
+
+    @workflow
+    def parent() -> Flow[int]:
+        try:
+            yield Child(broken, 1)
+        except ChildFailed:
+            yield from Step(double, 3)
+        return (yield from Step(flaky))
+
+    engine = bench.engine(parent)
+    assert "failed" == engine.start(parent, run_id="r").status
+    works["now"] = True
+    assert RunCompleted("r", 1) == engine.retry("r")
+    assert 1 == engine.fork("r", before="flaky").unwrap()
+    assert 1 == len(engine.runs(workflow="broken"))
+
+
+def test_a_child_that_is_closed_by_force_tells_its_parent(bench: Any) -> None:
+    @workflow
+    def parent() -> Flow[str]:
+        try:
+            return (yield from Child(asking, "what?"))
+        except ChildFailed as error:
+            return error.failure.message
+
+    engine = bench.engine(parent)
+    engine.start(parent, run_id="r")
+    engine.cancel("r/1:0", force=True)
+    assert [RunCompleted("r", "run 'r/1:0' was cancelled")] == engine.run_due()
+
+
+def test_a_run_id_that_is_too_long_is_refused_where_it_is_given() -> None:
+    with pytest.raises(InvalidInputError, match="1 to 200 bytes"):
+        Child(doubling, 1).options(run_id="é" * 150)

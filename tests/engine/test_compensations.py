@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -20,13 +21,14 @@ from stepwell import (
     RunFailed,
     Step,
     Suspend,
+    current_step,
     workflow,
 )
 from stepwell import events as e
 from stepwell.testing import cancelled, raised, replay, returned  # noqa: F401
 
 from .dying import every_death
-from .tools import Tally, kinds
+from .tools import PATIENCE, Tally, Task, kinds
 
 
 def test_what_was_done_is_undone_in_reverse_when_the_run_fails(bench: Any) -> None:
@@ -188,3 +190,37 @@ def test_a_run_that_is_restarted_is_undone_only_when_it_has_failed_for_good(benc
     assert isinstance(outcome, RunFailed)
     assert (3, 1) == (tally["try"], tally["undone"])
     assert ["compensate", "step", "error"] == kinds(engine, "bad")[-3:]
+
+
+def test_a_compensation_without_a_name_is_refused_where_it_is_yielded(memory: Any) -> None:
+    @workflow
+    def nameless() -> Flow[int]:
+        yield Compensate(lambda: 3)
+        return 1
+
+    with pytest.raises(InvalidInputError, match="a lambda has no name"):
+        memory.engine(nameless).start(nameless)
+
+
+def test_a_cancel_does_not_stop_what_is_undone(memory: Any) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    told: list[bool] = []
+
+    def undo() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        told.append(current_step().cancelled)
+
+    @workflow
+    def failing() -> Flow[int]:
+        yield Compensate(undo)
+        raise ValueError("no")
+
+    engine = memory.engine(failing)
+    task = Task(lambda: engine.start(failing, run_id="r"))
+    assert begun.wait(PATIENCE)
+    engine.cancel("r")
+    go_on.set()
+    outcome = task.result()
+    assert isinstance(outcome, RunFailed)
+    assert ([False], ()) == (told, outcome.suppressed)
