@@ -32,7 +32,6 @@ from .logs import held_back, let_out, logger
 from .machine import Machine
 from .outcomes import Outcome, RunFailed, Running
 from .reading import newest_event, outcome_of_head
-from .recorder import TRIES
 from .registry import known_workflow
 from .session import CODE_ERRORS, PASSING, STATUS, GoesOn, Session
 from .sessions import Sessions
@@ -54,6 +53,9 @@ __all__ = ["Driver", "IfClosed", "IfOpen", "RestartAndRetry"]
 
 IfOpen = Literal["join", "error", "restart"]
 IfClosed = Literal["return", "retry_failed", "error", "restart"]
+
+CATCHES = 100
+"""How often a signal looks again where a run stands that moves on meanwhile: each time somebody else has got ahead."""
 
 _UNFIT = (*CODE_ERRORS, NotFoundError, VersionMismatchError, CorruptHistoryError)
 
@@ -337,7 +339,7 @@ class Driver:
             taken in, when its lease was granted.
         """
         parts = self.parts
-        for _ in range(TRIES):
+        for _ in range(CATCHES):
             run = load(parts, run_id)
             untouched = True
             try:
