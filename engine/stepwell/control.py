@@ -17,6 +17,7 @@ from .environment import new_token
 from .errors import (
     CodecError,
     ConflictError,
+    CorruptHistoryError,
     DivergenceError,
     EventMismatchError,
     InvalidYieldError,
@@ -28,6 +29,7 @@ from .incarnations import Plan, find_cut, plan_fork, plan_retry
 from .kin import cancel_child, tell_parent
 from .loading import Parts, make_head, read_history
 from .logs import logger, replaying
+from .needs import needed_by
 from .outcomes import Outcome, Running
 from .reading import newest_event, outcome_of_head
 from .recorder import settle
@@ -295,6 +297,13 @@ class Control:
         head = self._head(run_id)
         if not head.closed:
             raise ConflictError(f"run {run_id!r} is open; cancel it before you delete it", run_id=run_id)
+        why, start = None, None
+        with suppress(CorruptHistoryError):  # a damaged one may be removed
+            start = next(read_history(self.parts.store, run_id, incarnation=head.incarnation), None)
+        if isinstance(start, e.Start):
+            why = needed_by(self.parts.store, start)
+        if why is not None:
+            raise ConflictError(f"run {run_id!r} can't be deleted yet: {why}", run_id=run_id)
         if not self.parts.store.delete(run_id, head.incarnation):
             raise ConflictError(f"run {run_id!r} was retried, reset or deleted meanwhile", run_id=run_id)
         self.parts.tell(lc.RunRemoved(run_id, head.head.workflow, head.head.status))

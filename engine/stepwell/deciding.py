@@ -31,6 +31,7 @@ class Standing(msgspec.Struct, eq=False):
         answer: the signal or the time-out that ended it.
         ended: what ended the run's waiting for anything: a cancel, or the close.
         same_id: the signal that came with the id of the decision at hand.
+        earlier: that id came before a ContinueAsNew, in an earlier history of the run.
         seq: the position of the next event.
     """
 
@@ -38,6 +39,7 @@ class Standing(msgspec.Struct, eq=False):
     answer: e.Resume | e.Wake | None = None
     ended: e.EventBase | None = None
     same_id: e.Resume | None = None
+    earlier: bool = False
     seq: int = 0
 
 
@@ -61,6 +63,8 @@ def standing(history: Iterable[e.EventBase], wait: str, signal_id: str = "") -> 
             if found.answer is None and found.asked is not None and event.at == found.asked.at:
                 found.answer = event
             waiting = [one for one in waiting if one.at != event.at]
+        elif isinstance(event, e.Start):
+            found.earlier = bool(signal_id) and signal_id in event.seen
         elif isinstance(event, (e.Cancel, e.CLOSING)) and event.at is None:
             found.ended = event
     return found
@@ -89,6 +93,8 @@ def is_decided(parts: Parts, run_id: str, message: Message, incarnation: int | N
 def settles(parts: Parts, run_id: str, message: Message, known: Standing) -> bool:
     """As `is_decided`, for what is read already."""
     before = known.same_id
+    if before is None and known.earlier and known.asked is None:
+        return True  # its question was answered in a history that has ended; ids of signals are carried over
     if before is not None and before is known.answer and _is_same(parts, before, message):
         return True
     answer = known.answer

@@ -209,7 +209,7 @@ class Driver:
                 if run is None:
                     with self._fits(lease, contained):  # not what was opened meanwhile
                         run = load(self.parts, lease.run_id, incarnation=lease.incarnation)
-                kin = Kin(self.parts, run, self.sessions.notify, self.errands.drive)
+                kin = Kin(self.parts, run, lease, self.sessions.notify, self.errands.drive)
                 session = Session(self.parts, run, holding.lease, kin)
                 session.contained = contained
                 holding.attach(session)

@@ -47,6 +47,7 @@ class Handlers:
     patches: dict[str, bool]
     children: dict[str, str]
     abandoned: set[str]
+    charged: dict[str, float]
     budget: float | None
     spent: float
     status: str
@@ -176,6 +177,7 @@ class Handlers:
         pending.budget = event.budget
         if not event.detached:
             self.children[event.child_id] = event.at
+            self.charged.setdefault(event.child_id, 0)
 
     def _on_compensate(self, _event: e.Compensate) -> None:
         self.compensate()
@@ -221,9 +223,11 @@ class Handlers:
             return Verdict(error=SignalRejected(command.signal, error.message, pending.at, seq))
 
     def _on_child_result(self, event: e.ChildResult) -> None:
-        if self.children.pop(event.child_id, None) is not None:
-            self.spent += event.spent
-            self.abandoned.discard(event.child_id)
+        if event.child_id in self.charged:  # one that is retried by somebody ends again, and has spent more
+            self.spent += max(0, event.spent - self.charged[event.child_id])
+            self.charged[event.child_id] = max(event.spent, self.charged[event.child_id])
+        self.children.pop(event.child_id, None)
+        self.abandoned.discard(event.child_id)
         pending = self.pending.get(event.at)
         if pending is None or not isinstance(pending.command, c.Child) or pending.child != event.child_id:
             return  # it was answered or abandoned before, or is of another incarnation

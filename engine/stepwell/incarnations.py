@@ -29,6 +29,9 @@ from .workflows import Workflow
 
 __all__ = ["Plan", "find_cut", "plan_fork", "plan_retry"]
 
+_ROUNDS = 5
+"""How often a retry is planned anew because of what it finds spent; mostly once or twice."""
+
 _GOOD_ENDS = ("completed", "started")
 """Ends of children that a new incarnation takes over; one that failed is started anew."""
 
@@ -107,23 +110,63 @@ def plan_retry(
     source = {"runId": run_id, "incarnation": _start(history).incarnation, "offset": cut}
     start = _restart(history[0], incarnation=incarnation, source=source, prefix=len(before))
     told = _folded(workflow, history, codec)
-    lost = sum(one.spent for one in history[cut:] if isinstance(one, e.ChildResult) and one.status not in _GOOD_ENDS)
-    machine, retry = _marked(workflow, [start, *before], cut, told.patches, codec, run_id, stamp, lost)
-    try:
-        kept: list[e.EventBase] = []
-        done = {one.child_id for one in moved if isinstance(one, e.ChildResult) and one.status in _GOOD_ENDS}
-        for event in moved[cut + _rejected(told.error, cut) : -1]:
-            _say_yes(machine, kept, stamp)
-            if _stays(machine, codec, event, done):
-                taken = msgspec.structs.replace(event, kept=True)
-                try:
-                    machine.feed(taken)
-                except CodecError:
-                    continue  # the code wants another type now: the step runs again
+    after = moved[cut + _rejected(told.error, cut) : -1]
+
+    def planned(spent: float) -> tuple[Plan, float]:
+        machine, retry = _marked(workflow, [start, *before], cut, told.patches, codec, run_id, stamp, spent)
+        try:
+            kept, dropped = _offered(machine, after, codec, stamp)
+        finally:
+            machine.close()
+        return Plan([start, *before, retry, *kept]), _charges(dropped, machine)
+
+    plan, lost = planned(0)
+    spent: float = 0
+    for _ in range(_ROUNDS):
+        if lost == spent:
+            break
+        spent = lost  # what a Spend gives is less then, and the workflow may go another way
+        plan, lost = planned(spent)
+    return plan
+
+
+def _offered(
+    machine: Machine, after: Sequence[e.EventBase], codec: Codec, stamp: str
+) -> tuple[list[e.EventBase], list[e.EventBase]]:
+    """Offer what came after the cut to the new fold: what it takes, and what is dropped."""
+    kept: list[e.EventBase] = []
+    dropped: list[e.EventBase] = []
+    done = {one.child_id for one in after if isinstance(one, e.ChildResult) and one.status in _GOOD_ENDS}
+    for event in after:
+        _say_yes(machine, kept, stamp)
+        taken = msgspec.structs.replace(event, kept=True)
+        if _stays(machine, codec, event, done):
+            try:
+                machine.feed(taken)
+            except CodecError:
+                pass  # the code wants another type now: the step runs again
+            else:
                 kept.append(taken)
-    finally:
-        machine.close()
-    return Plan([start, *before, retry, *kept])
+                continue
+        dropped.append(event)
+    return kept, dropped
+
+
+def _charges(dropped: Sequence[e.EventBase], machine: Machine) -> float:
+    """What was spent by events that are dropped, but for charges that are about to be made again."""
+    spent: float = 0
+    charged: dict[str, float] = {}
+    for event in dropped:
+        if isinstance(event, e.ChildResult):
+            charged[event.child_id] = max(event.spent, charged.get(event.child_id, 0))
+        elif isinstance(event, e.Spend):
+            pending = machine.pending.get(event.at)
+            asked = pending.command if pending is not None else None
+            again = isinstance(asked, c.Spend) and (asked.amount, asked.label) == (event.amount, event.label or "")
+            spent += 0 if again else event.amount
+        elif isinstance(event, e.Retry):
+            spent += event.spent
+    return spent + sum(charged.values())
 
 
 def _marked(

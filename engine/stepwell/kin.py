@@ -18,14 +18,14 @@ from msgspec.structs import replace
 from . import commands as c
 from . import events as e
 from . import lifecycle as lc
-from .errors import ConflictError, Failure, NotFoundError, RunCancelledError, StepwellError, type_names
+from .errors import ConflictError, Failure, LeaseLostError, NotFoundError, RunCancelledError, StepwellError, type_names
 from .failures import failure_of
 from .fibers import Pending
 from .loading import Loaded, Parts, make_head, read_history
 from .logs import logger
 from .reading import newest_event
-from .recorder import settle
-from .store import Committed, Conflict, Exists, RunHead
+from .recorder import settle, taken_over
+from .store import Committed, Conflict, Exists, Lease, RunHead
 from .wire import to_draft
 from .writing import append_outside, create_run
 
@@ -80,6 +80,7 @@ class Kin:
     Args:
         parts: what the engine works with.
         run: the run.
+        lease: the right to drive it.
         notify: tells a session in this process that something was appended to its run.
         drive: drives a run in the calling thread; never raises what is no business of the caller.
 
@@ -87,10 +88,13 @@ class Kin:
         agenda: ids of runs that whoever drives this one is to drive next.
     """
 
-    def __init__(self, parts: Parts, run: Loaded, notify: Callable[..., None], drive: Callable[[str], object]) -> None:
+    def __init__(
+        self, parts: Parts, run: Loaded, lease: Lease, notify: Callable[..., None], drive: Callable[[str], object]
+    ) -> None:
         self.parts = parts
         self.run = run
         self.began = run.start.session
+        self._lease, self._fence = lease, lease.fence
         self.agenda: list[str] = []
         self._notify = notify
         self._drive = drive
@@ -138,7 +142,8 @@ class Kin:
         """Pass a cancel on to a child, once a session."""
         if child in self._told:
             return
-        self._told.add(child)
+        if self.parts.store.head(child) is not None:  # who is about to make it looks whether it is still wanted
+            self._told.add(child)
         if cancel_child(self.parts, child, self.run.machine.cancel_reason or f"by its parent {self.run.run_id!r}"):
             self._notify(child, cancel=True)
             self.agenda.append(child)
@@ -151,6 +156,8 @@ class Kin:
         if head is None:
             made = create_run(self.parts, child, [self._start(pending, command)], drive=False)
             head = made.head if isinstance(made, Exists) else None
+            if not command.detached:
+                self._check_wanted(pending)
         if head is not None:
             refused = self._not_mine(head, pending, command)
             if refused is not None:
@@ -162,6 +169,23 @@ class Kin:
             return closing_result(child, pending.at, closing, self.parts.stamp())
         self.agenda.append(child)
         return None
+
+    def _check_wanted(self, pending: Pending) -> None:
+        """See that the parent still waits for a child that was just made: who ended that did not find it yet.
+
+        Raises:
+            LeaseLostError: another session has closed the parent, or does not wait for the child.
+        """
+        run, store = self.run, self.parts.store
+        head = store.head(run.run_id)
+        if head is not None and head.incarnation == run.incarnation and head.fence == self._fence and not head.closed:
+            return
+        if head is not None and head.incarnation == run.incarnation and not head.closed:
+            events = read_history(store, run.run_id, incarnation=run.incarnation)
+            if not any(isinstance(event, e.Cancelled) and event.at == pending.at for event in events):
+                raise taken_over(self._lease, head.fence)  # whoever owns it now finds its child made
+        cancel_child(self.parts, pending.child, f"its parent {run.run_id!r} does not wait for it")
+        raise LeaseLostError(f"run {run.run_id!r} was ended by somebody else", run_id=run.run_id)
 
     def _closing(self, head: RunHead) -> e.EventBase | None:
         current = self.parts.store.head(head.run_id)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["Loop"]
@@ -24,6 +27,7 @@ class Loop:
         self._loop = asyncio.new_event_loop() if given is None else given
         if self._own:
             threading.Thread(target=_serve, args=(self._loop,), name="stepwell-loop", daemon=True).start()
+            weakref.finalize(self, _stop, self._loop, os.getpid()).atexit = False  # of an engine that nobody closes
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Run a coroutine there."""
@@ -36,7 +40,13 @@ class Loop:
     def stop(self) -> None:
         """End a loop of our own; tasks that run are cancelled."""
         if self._own:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            _stop(self._loop, os.getpid())
+
+
+def _stop(loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child shares the pipe that would wake its parent's loop
+        with suppress(RuntimeError):  # it is closed: it was stopped before
+            loop.call_soon_threadsafe(loop.stop)
 
 
 async def _within(begin: Callable[[], Coroutine[Any, Any, Any]], context: contextvars.Context) -> Any:

@@ -88,7 +88,8 @@ class Machine(Handlers):
         state: what SetState left, as JSON by name.
         mailbox: the signals that came.
         budget, spent: what the run may spend, None without a limit, and what it has spent.
-        children: children that were started and have not ended, by run id; `abandoned`, those that nobody waits for.
+        children: children that were started and have not ended, by run id; `abandoned`, those that nobody waits for;
+            `charged`, what each child was found to have spent.
         suppressed: how compensations failed.
         has_children: whether a Child was ever yielded.
         undone: whether compensations have begun to run; of a run that has failed and may be restarted, they wait.
@@ -129,6 +130,7 @@ class Machine(Handlers):
         self.budget, self.spent = start.budget, start.spent
         self.children: dict[str, str] = {}
         self.abandoned: set[str] = set()
+        self.charged: dict[str, float] = {}
         self.suppressed: list[Failure] = []
         self.next_input: Raw | None = None
         self.has_children = False

@@ -67,15 +67,16 @@ class Queries:
     def _spent(self, head: RunHead) -> float:
         """What an open run has spent, as its history tells, without its code."""
         spent: float = 0
-        ended = set()
+        charged: dict[str, float] = {}
         for event in read_history(self.parts.store, head.run_id, incarnation=head.incarnation):
             if isinstance(event, (e.Start, e.Retry)):
                 spent += event.spent
             elif isinstance(event, e.Spend):
                 spent += event.amount
-            elif isinstance(event, e.ChildResult) and event.child_id not in ended:
-                ended.add(event.child_id)
-                spent += event.spent
+            elif isinstance(event, e.ChildResult):
+                known = charged.get(event.child_id, 0)
+                spent += max(0, event.spent - known)
+                charged[event.child_id] = max(event.spent, known)
         return spent
 
     def runs(self, where: HeadFilter, limit: int, after: str | None) -> list[RunRecord]:

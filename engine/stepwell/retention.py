@@ -17,13 +17,14 @@ from .checks import checked_text
 from .errors import CorruptHistoryError, InvalidInputError, NotFoundError
 from .lifecycle import RunRemoved
 from .loading import Parts
+from .needs import needed_by
 from .retry import as_seconds
-from .store import ClosedKey, RunHead, Store, closed_key, envelope
+from .store import ClosedKey, RunHead, Store, closed_key
 from .upkeep import Pruned
 from .wire import read_tail
 from .workflows import Workflow
 
-__all__ = ["Fate", "Wanted", "needed_by", "prune", "sweep"]
+__all__ = ["Fate", "Wanted", "prune", "sweep"]
 
 Fate: TypeAlias = Literal["removed", "newest", "needed", "unreadable", "changed", "passed"]
 """What becomes of a closed run that is looked at: as `Pruned.kept` says; "passed": nobody wants it removed."""
@@ -88,27 +89,6 @@ def _statuses(status: Any) -> frozenset[str]:
             "cancel an open one first"
         )
     return frozenset(given)
-
-
-def needed_by(store: Store, start: e.Start) -> str | None:
-    """Why a closed run has to stay, however old it is; None when nothing needs it.
-
-    A child's result stays until its parent is closed, since the parent may not have taken it yet. A parent that is
-    gone, or in another incarnation, asks for it no more. A fork has a copy of what it took over and needs nothing.
-
-    Args:
-        start: the first event of the run's current incarnation.
-    """
-    parent: dict[str, Any] | None = getattr(start, "parent", None)
-    if parent is None:
-        return None
-    head = store.head(str(parent.get("runId")))
-    if head is None or head.closed or head.incarnation != parent.get("incarnation"):
-        return None
-    first, began = store.read(head.run_id, 0, incarnation=head.incarnation, limit=1), parent.get("session")
-    if began is not None and first is not None and first.records and envelope(first.records[0]).session != began:
-        return None  # the parent was removed, and its run id is used again
-    return f"it is a child of run {head.run_id!r}, which is open and may not have taken its result yet"
 
 
 def sweep(parts: Parts, wanted: Wanted, *, dry_run: bool = False) -> Iterator[tuple[RunHead, Fate]]:

@@ -12,6 +12,7 @@ import pytest
 from attrs import frozen
 
 from stepwell import (
+    ContinueAsNew,
     Decision,
     Engine,
     EventMismatchError,
@@ -216,6 +217,28 @@ def test_the_same_decision_by_the_same_id_counts_once(bench: Any) -> None:
     engine.signal("r", REVIEW, YES, **{**sent, "metadata": {"b": 2, "a": 1}})
     bench.engine().signal("r", "review", {"approved": True, "note": ""}, **sent)
     assert 1 == len(resumes(engine))
+
+
+@workflow
+def rounds(left: int) -> Flow[Any]:
+    """Asks once in each of its histories."""
+    answer = yield Suspend(REVIEW)
+    if left:
+        yield ContinueAsNew(left - 1)
+    return answer.approved
+
+
+def test_the_same_decision_counts_once_after_a_continue_as_new(bench: Any) -> None:
+    """Its question is in an earlier history; its id was carried over. The same words to the new question are new."""
+    engine = bench.engine(rounds)
+    first = ask(engine, rounds, 2)
+    for _ in range(2):
+        engine.decide("r", first, YES, actor="ada", id="click")
+    bench.engine().signal("r", "review", {"approved": True, "note": ""}, wait=first, id="click", actor="ada")
+    assert [] == resumes(engine)
+    engine.resume("r", REVIEW, YES, id="other")
+    (third,) = engine.waiting()
+    assert RunCompleted("r", True) == engine.decide("r", third.wait, YES, actor="ada", id="last")
 
 
 def test_the_same_decision_counts_once_when_the_run_is_over_too(bench: Any) -> None:

@@ -5,13 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from stepwell import All, ClosedError, Flow, Race, RunCompleted, RunFailed, Sleep, Step, current_step, workflow
+from stepwell import (
+    All,
+    ClosedError,
+    Engine,
+    Flow,
+    Race,
+    RunCompleted,
+    RunFailed,
+    Sleep,
+    Step,
+    current_step,
+    workflow,
+)
+from stepwell_stores.memory import MemoryStore
 
 from .tools import PATIENCE, Tally, Task, eventually
 
@@ -161,14 +175,33 @@ def test_closing_the_engine_ends_the_loop_and_what_runs_on_it(memory: Any) -> No
     def w() -> Flow[None]:
         yield Step(hangs)
 
+    before = set(threading.enumerate())
     engine = memory.engine()
     driver = Task(lambda: engine.start(w, run_id="r"))
     assert entered.wait(PATIENCE)
     engine.close()
     assert ended.wait(PATIENCE)
-    eventually(lambda: all(thread.name != "stepwell-loop" for thread in threading.enumerate()))
+    eventually(lambda: not loops(before))
     with pytest.raises(ClosedError):  # and the step's end is not recorded: the next session performs it again
         driver.result()
+
+
+def loops(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "stepwell-loop" and thread not in before]
+
+
+def test_the_loop_of_an_engine_that_nobody_closes_ends_with_it() -> None:
+    @workflow
+    def w() -> Flow[str]:
+        return (yield from Step(where))
+
+    before = set(threading.enumerate())
+    engine = Engine(MemoryStore())
+    assert "stepwell-loop" == engine.start(w).unwrap()
+    assert 1 == len(loops(before))
+    del engine
+    gc.collect()
+    eventually(lambda: not loops(before))
 
 
 def test_a_lone_sync_step_runs_in_the_callers_thread(memory: Any) -> None:

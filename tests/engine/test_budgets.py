@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from stepwell import (
     All,
     BudgetExceededError,
     Child,
+    ChildFailed,
     Compensate,
     Engine,
     Flow,
@@ -18,6 +20,7 @@ from stepwell import (
     RunFailed,
     Spend,
     Step,
+    StepFailed,
     Suspend,
     workflow,
 )
@@ -208,3 +211,71 @@ def test_whatever_dies_each_charge_counts_once(bench: Any) -> None:
         return engine.start(parent, number, run_id=f"r{number}", budget=100)
 
     assert every_death(bench, (parent, child), act, check) > 20
+
+
+def test_what_a_retry_does_again_is_charged_again_and_what_it_keeps_is_not(bench: Any) -> None:
+    """What was spent after the failure was spent, though the retried run goes another way."""
+    tries = Tally()
+
+    def flaky() -> int:
+        if tries.add("flaky") < 3:
+            raise ConnectionError
+        return 1
+
+    @workflow
+    def order() -> Flow[float | None]:
+        yield Spend(1, "before")
+        try:
+            yield Step(flaky)
+        except StepFailed as error:
+            yield from tries.step("apology")
+            yield Spend(100, "apology")
+            raise ValueError("sorry") from error
+        return (yield Spend(5, "after"))
+
+    engine = bench.engine(order)
+    assert "failed" == engine.start(order, run_id="r", budget=1_000).status
+    assert 101 == engine.get("r").spent
+    assert "failed" == engine.retry("r").status
+    assert (201, 2) == (engine.get("r").spent, tries["apology"])
+    assert RunCompleted("r", 794) == engine.retry("r")
+    assert 206 == engine.get("r").spent
+
+
+def test_the_charge_that_passed_the_limit_is_not_made_twice_by_a_retry(bench: Any) -> None:
+    engine = bench.engine(spending)
+    assert "failed" == engine.start(spending, [6.0, 6.0], run_id="r", budget=10).status
+    assert 12 == engine.get("r").spent
+    assert "failed" == engine.retry("r").status
+    assert 12 == engine.get("r").spent
+
+
+def test_a_child_that_is_retried_by_hand_charges_what_it_spent_more(bench: Any) -> None:
+    works = {"now": False}
+
+    def flaky() -> int:
+        if not works["now"]:
+            raise ConnectionError
+        return 1
+
+    @workflow
+    def child() -> Flow[int]:
+        yield Spend(10)
+        yield Step(flaky)
+        yield Spend(500)
+        return 1
+
+    @workflow
+    def parent() -> Flow[int]:
+        with suppress(ChildFailed):
+            yield Child(child)
+        yield Suspend("go")
+        return 1
+
+    engine = bench.engine(parent)
+    engine.start(parent, run_id="r")
+    works["now"] = True
+    engine.retry("r/1:0")
+    assert 510 == engine.get("r").spent
+    engine.resume("r", "go")
+    assert 510 == engine.get("r").spent

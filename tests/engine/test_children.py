@@ -13,11 +13,13 @@ from stepwell import (
     Cancelled,
     Child,
     ChildFailed,
+    ConflictError,
     CycleDetectedError,
     DepthExceededError,
     Engine,
     Flow,
     InvalidInputError,
+    LeaseLostError,
     Race,
     RunCancelled,
     RunCompleted,
@@ -34,7 +36,7 @@ from stepwell.lifecycle import ChildEnded, ChildStarted
 from stepwell.worker import Worker
 
 from .dying import every_death
-from .tools import PATIENCE, Tally, Task, eventually, kinds
+from .tools import PATIENCE, Tally, Task, Wrapped, eventually, kinds
 
 
 def double(x: int) -> int:
@@ -462,3 +464,42 @@ def test_a_child_that_is_closed_by_force_tells_its_parent(bench: Any) -> None:
 def test_a_run_id_that_is_too_long_is_refused_where_it_is_given() -> None:
     with pytest.raises(InvalidInputError, match="1 to 200 bytes"):
         Child(doubling, 1).options(run_id="é" * 150)
+
+
+def test_a_child_that_is_made_while_its_parent_is_ended_ends_as_well(memory: Any) -> None:
+    """Between the record of the child and its run somebody closes the parent by force, and finds no child yet."""
+    tally = Tally()
+
+    @workflow
+    def child() -> Flow[int]:
+        return (yield from tally.step("child"))
+
+    @workflow
+    def parent() -> Flow[int]:
+        return (yield from Child(child))
+
+    class Ending(Wrapped):
+        def create(self, run_id: str, *where: Any, **how: Any) -> Any:
+            if run_id != "r":
+                other.cancel("r", force=True)
+            return self.inner.create(run_id, *where, **how)
+
+    store = memory.store()
+    other = memory.engine(parent, child, store=store)
+    with pytest.raises(LeaseLostError, match="ended by somebody else"):
+        memory.engine(parent, child, store=Ending(store)).start(parent, run_id="r")
+    other.run_due()
+    assert ("cancelled", "cancelled", 0) == (other.get("r").status, other.get("r/1:0").status, tally["child"])
+
+
+def test_a_child_that_its_open_parent_still_needs_is_not_deleted(bench: Any) -> None:
+    @workflow
+    def parent() -> Flow[Any]:
+        return list((yield All(Child(asking, "what?"), Child(doubling, 2))))
+
+    engine = bench.engine(parent)
+    engine.start(parent, run_id="r")
+    with pytest.raises(ConflictError, match="can't be deleted yet: it is a child of run 'r', which is open"):
+        engine.delete("r/1:0.1.0")
+    engine.cancel("r")
+    engine.delete("r/1:0.1.0")

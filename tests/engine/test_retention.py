@@ -23,7 +23,7 @@ from stepwell import (
     workflow,
 )
 from stepwell import events as e
-from stepwell.retention import needed_by
+from stepwell.needs import needed_by
 from stepwell.store import Committed, Created, RunHead, Tail, closed_key, seal
 from stepwell.testing.contract import a_head
 from stepwell.testing.environments import EPOCH, VirtualClock

@@ -122,6 +122,7 @@ FLOORS = {
     "errands": 4,
     "growth": 4,
     "kin": 4,
+    "needs": 4,
     "ledger": 4,
     "reports": 4,
     "writing": 4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar, TypeVarTuple
 
@@ -307,11 +308,11 @@ def _run(
     world = _World(clock, fakes, codec, memory)
     store = CrashingStore(memory, dies)
     entropy, executor = SeededEntropy(seed), InlineExecutor()
-    crashes = 0
+    crashes, opened = 0, ExitStack()
 
     def engine(on: Any) -> Engine:
         env = Environment(clock=world.clock, entropy=entropy, executor=executor, threads=False)
-        return Engine(
+        made = Engine(
             on,
             [workflow],
             retry=retry,
@@ -321,6 +322,8 @@ def _run(
             perform=world.perform,
             strict_inputs=workflow.strict_inputs is not False,
         )
+        opened.callback(made.close)
+        return made
 
     def survive(act: Callable[[Engine], Any]) -> None:
         nonlocal crashes
@@ -333,29 +336,30 @@ def _run(
             raise abort.error from None
         _check_no_repeat(world.calls[:before], world.calls[before:])
 
-    survive(lambda eng: eng.start(workflow, *inputs, run_id=RUN_ID))
-    outside, left = engine(memory), list(events)
-    while True:
-        head = memory.head(RUN_ID)
-        assert head is not None
-        if head.closed:
-            break
-        due = None if head.head.due is None else e.from_micros(head.head.due)
-        next_event = world.start + timedelta(seconds=left[0][0]) if left else None
-        if due is None and next_event is None:
-            break  # it waits for a signal that never comes
-        if next_event is not None and (due is None or next_event <= due):
-            world.clock.advance_to(next_event)
-            _, name, value = left.pop(0)
-            if name is None:
-                survive(lambda eng: eng.cancel(RUN_ID))
-            else:
-                outside.signal(RUN_ID, name, value)
-            continue
-        assert due is not None
-        world.clock.advance_to(due)
-        survive(lambda eng: eng.advance(RUN_ID))
-    return _report(outside, world, crashes)
+    with opened:
+        survive(lambda eng: eng.start(workflow, *inputs, run_id=RUN_ID))
+        outside, left = engine(memory), list(events)
+        while True:
+            head = memory.head(RUN_ID)
+            assert head is not None
+            if head.closed:
+                break
+            due = None if head.head.due is None else e.from_micros(head.head.due)
+            next_event = world.start + timedelta(seconds=left[0][0]) if left else None
+            if due is None and next_event is None:
+                break  # it waits for a signal that never comes
+            if next_event is not None and (due is None or next_event <= due):
+                world.clock.advance_to(next_event)
+                _, name, value = left.pop(0)
+                if name is None:
+                    survive(lambda eng: eng.cancel(RUN_ID))
+                else:
+                    outside.signal(RUN_ID, name, value)
+                continue
+            assert due is not None
+            world.clock.advance_to(due)
+            survive(lambda eng: eng.advance(RUN_ID))
+        return _report(outside, world, crashes)
 
 
 def _report(engine: Engine, world: _World, crashes: int) -> Simulation[Any]:
