@@ -1,18 +1,12 @@
 """Histories as sequence diagrams: who talks to whom, and that nothing from a payload breaks out of its line.
 
-Each diagram is read by a strict grammar. Where `STEPWELL_MERMAID` names a directory with `node_modules` of mermaid and
-jsdom, mermaid itself reads them too, and has to find the same.
+Each diagram is read by a strict grammar. Mermaid itself reads them too, in `mermaid_itself.py`, and finds the same.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,7 +162,7 @@ def test_sessions_are_told_when_they_change() -> None:
     assert ["session 2 goes on"] == [text for _, text in drawn(events) if text.startswith("session")]
 
 
-def _hostile(text: str) -> list[e.EventBase]:
+def hostile(text: str) -> list[e.EventBase]:
     """A history that has a text wherever there can be one."""
     readable = text.encode("utf-8", "replace").decode()
     resume = e.Resume(event_name=text, value=did("0", "x", readable).result, id="x", timestamp=STAMP)  # type: ignore[arg-type]
@@ -185,14 +179,14 @@ def _hostile(text: str) -> list[e.EventBase]:
 
 @pytest.mark.parametrize("text", NASTY)
 def test_no_text_breaks_out_of_its_line(text: str) -> None:
-    people, found = parse(sequence_diagram(_hostile(text), text))
+    people, found = parse(sequence_diagram(hostile(text), text))
     assert (["workflow", "steps", "people"], 8) == (list(people), len(found))
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(st.text())
 def test_no_text_at_all_breaks_out_of_its_line(text: str) -> None:
-    people, found = parse(sequence_diagram(_hostile(text), text))
+    people, found = parse(sequence_diagram(hostile(text), text))
     assert (["workflow", "steps", "people"], 8) == (list(people), len(found))
 
 
@@ -218,63 +212,3 @@ def test_long_texts_are_cut() -> None:
 def test_the_grammar_refuses_what_is_wrong(broken: str) -> None:
     with pytest.raises(MermaidError):
         parse(broken)
-
-
-MERMAID = os.environ.get("STEPWELL_MERMAID", "")
-READER = """
-import { createRequire } from 'node:module';
-import { pathToFileURL } from 'node:url';
-import fs from 'node:fs';
-const where = createRequire(process.argv[2] + '/');
-const { JSDOM } = where('jsdom');
-const dom = new JSDOM('<!doctype html><body></body>');
-globalThis.window = dom.window; globalThis.document = dom.window.document;
-const entry = process.argv[2] + '/node_modules/mermaid/dist/mermaid.core.mjs';
-const mermaid = (await import(pathToFileURL(entry))).default;
-const found = [];
-for (const text of JSON.parse(fs.readFileSync(0, 'utf8'))) {
-  await mermaid.parse(text);
-  const { db } = await mermaid.mermaidAPI.getDiagramFromText(text);
-  found.push({
-    actors: [...db.getActors().entries()].map(([name, actor]) => [name, actor.description]),
-    messages: db.getMessages().map((m) => [m.from, m.type, m.to, m.message]),
-  });
-}
-console.log(JSON.stringify(found));
-"""
-ARROW_TYPES = {"->>": 0, "-->>": 1, "note": 2, "--x": 4}
-
-
-@pytest.mark.skipif(not (MERMAID and shutil.which("node")), reason="needs node, and STEPWELL_MERMAID")
-def test_mermaid_itself_reads_the_same(tmp_path: Path) -> None:
-    diagrams = [sequence_diagram(_hostile(text), text) for text in NASTY]
-    diagrams.append(sequence_diagram(replay(order, "tea", history=HISTORY).events, "o1"))
-    script = tmp_path / "read.mjs"
-    script.write_text(READER, "utf-8")
-    done = subprocess.run(
-        ["node", str(script), MERMAID],
-        input=json.dumps(diagrams),
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=120,
-    )
-    assert 0 == done.returncode, done.stderr
-    for diagram, found in zip(diagrams, json.loads(done.stdout), strict=True):
-        people, arrows = parse(diagram)
-        assert [[name, _plain(text)] for name, text in people.items()] == [
-            [name, _plain(_entities(text))] for name, text in found["actors"]
-        ]
-        assert [[d.source, ARROW_TYPES[d.arrow], d.target, _plain(d.text)] for d in arrows] == [
-            [source, kind, target, _plain(_entities(text))] for source, kind, target, text in found["messages"]
-        ]
-
-
-def _entities(text: str) -> str:
-    """Mermaid keeps an entity under marks of its own until it draws it."""
-    parts = text.split("ﬂ°°")
-    return parts[0] + "".join(chr(int(p.partition("¶ß")[0])) + p.partition("¶ß")[2] for p in parts[1:])
-
-
-def _plain(text: str) -> str:
-    return text.strip()
