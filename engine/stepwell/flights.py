@@ -14,16 +14,16 @@ from msgspec import Raw
 from . import commands as c
 from . import events as e
 from . import lifecycle as lc
-from .errors import Cancelled, CodecError, InvalidInputError, StepTimeoutError
+from .errors import Cancelled, CodecError, Failure, InvalidInputError, StepTimeoutError
 from .failures import ToldError, failure_of
 from .fibers import Pending
 from .heartbeats import Pulse
 from .hub import Live
-from .inputs import inputs_digest
+from .inputs import inputs_digest, prepared
 from .loading import Loaded, Parts
 from .logs import logger
 from .machine import Machine
-from .performers import Flight, LeavesLoop, NoThreadError, StepContext, end_of, own_copy
+from .performers import Flight, LeavesLoop, NoThreadError, StepContext, end_of
 from .results import Form
 from .retry import RetryPolicy
 from .steps import callee_of
@@ -59,7 +59,6 @@ class Flights:
         self.streams: Streams | None = None
         self.stopped: dict[str, str] = {}  # step ids of streams that were closed as nobody wanted the rest, by `at`
         self._ended: dict[str, e.EventBase] = {}  # outcomes that nobody has collected yet
-        self._inputs: dict[str, str | None] = {}
         self._ends: dict[str, tuple[BaseException | None, timedelta]] = {}
         self._now = parts.environment.clock.now
         self._readers = parts.hub.readers
@@ -67,11 +66,11 @@ class Flights:
 
     # ---- before
 
-    def ready(self, machine: Machine) -> list[Pending]:
-        """The steps that may begin an attempt now."""
+    def ready(self, machine: Machine) -> tuple[list[Pending], bool]:
+        """The steps that may begin an attempt now, and whether all that they need is to be called."""
         now: datetime | None = None
         left: int | None = None
-        chosen = []
+        chosen, plain = [], True
         for at, pending in machine.pending.items():
             if pending.name is None or pending.cancelling or pending.begun or at in self.under_way or at in self._ended:
                 continue
@@ -80,14 +79,16 @@ class Flights:
                 if e.parse_instant(pending.due) > now:
                     continue
             command: Any = pending.command
-            if command.given.apart and self._has_thread(command):
-                if left is None:
-                    left = MAX_DAEMONS - sum(self._has_thread(flight.command) for flight in self.under_way.values())
-                left -= 1
-                if left < 0:
-                    continue  # it waits for one of those threads
+            if not command.given.plain or type(command) is not c.Step:
+                plain = False
+                if self._has_thread(command):
+                    if left is None:
+                        left = MAX_DAEMONS - sum(self._has_thread(flight.command) for flight in self.under_way.values())
+                    left -= 1
+                    if left < 0:
+                        continue  # it waits for one of those threads
             chosen.append(pending)
-        return chosen
+        return chosen, plain
 
     def _has_thread(self, command: c.Step[Any]) -> bool:
         """Whether a step runs in a thread of its own."""
@@ -111,17 +112,18 @@ class Flights:
     def launch(self, ready: list[Pending], *, alone: bool) -> None:
         """Begin an attempt of each; a lone sync step without a time-out runs in this thread, to its end."""
         run, parts, pulse = self.run, self.parts, self.pulse
-        performer, results = parts.performer, run.machine.results
+        performer, results, epoch = parts.performer, run.machine.results, run.start.epoch
         for pending in ready:
             command: Any = pending.command
-            at, step_id, attempt, apart = pending.at, pending.step_id, pending.attempts + 1, command.given.apart
+            at, step_id, attempt, given = pending.at, pending.step_id, pending.attempts + 1, command.given
             try:
                 form = results.of(command)
             except CodecError as error:
                 self.refuse(pending, error)
                 continue
-            here, context = alone, StepContext(run.run_id, step_id, attempt, (run.start.epoch, at, command.name), pulse)
-            flight = Flight(at, step_id, command, form, context, parts.stamp(), None)
+            here, context = alone, StepContext(run.run_id, step_id, attempt, (epoch, at, command.name), pulse)
+            own, inputs = prepared(parts.codec, command)
+            flight = Flight(at, step_id, command, form, context, parts.stamp(), inputs)
             if pending.details is not None:
                 pulse.before[at] = pending.details
             if form.chunk is not None:
@@ -130,16 +132,14 @@ class Flights:
             if parts.listens:
                 parts.tell(lc.StepStarted(run.run_id, step_id, at, attempt))
                 flight.since = self._now()
-            if self._readers and not command.given.at_most_once:  # its `begin` says so
+            if self._readers and not given.at_most_once:  # its `begin` says so
                 parts.hub.put(run.run_id, Live(run.incarnation, run.seq, step_id, at, attempt))
-            own = own_copy(command)  # here, in the owner's thread: a sibling may change what is shared while this waits
-            self._inputs[at] = inputs_digest(parts.codec, command)
             self.under_way[at] = flight  # before it runs, so that it can be told that nobody wants it any more
             try:
-                if here and not apart and not (form.is_async and performer.awaits):
+                if here and not given.apart and not (form.is_async and performer.awaits):
                     value, failure = performer.run_here(own, context)
                 else:
-                    flight.future = self._launch_elsewhere(flight, own, daemon=apart or (alone and not here))
+                    flight.future = self._launch_elsewhere(flight, own, daemon=given.apart or (alone and not here))
                     flight.future.add_done_callback(lambda _: self.wakeup.set())
                     continue
             except InvalidInputError as refused:  # a process can't be given it: the step fails before it is called
@@ -151,12 +151,11 @@ class Flights:
 
     def refuse(self, pending: Pending, error: CodecError) -> None:
         """A step can't be called: its result could never be read back. It fails."""
-        self._ended[pending.at] = self._failed(pending, error, pending.attempts + 1, self.parts.stamp())
+        self._ended[pending.at] = self._failed(pending, error, pending.attempts + 1, self.parts.stamp(), None)
 
-    def end(self, flight: Flight, pending: Pending, error: BaseException | None, inputs: str | None) -> None:
+    def end(self, flight: Flight, pending: Pending, error: BaseException | None) -> None:
         """An attempt that was not launched here has ended; one that failed is collected with the others."""
         if error is not None:
-            self._inputs[flight.at] = inputs
             self._ended[flight.at] = self._outcome(flight, pending, None, error)
         elif flight.since is not None:
             self._ends[flight.at] = (None, self._now() - flight.since)
@@ -248,9 +247,10 @@ class Flights:
 
     # ---- after
 
-    def collect(self, machine: Machine) -> dict[str, e.EventBase]:
-        """What the attempts that have ended come to, by `at`: `step` or `attempt` events."""
-        outcomes, self._ended = self._ended, {}
+    def collect(self, machine: Machine, outcomes: dict[str, e.EventBase]) -> None:
+        """Put what the attempts that have ended come to into `outcomes`, by `at`: `step` or `attempt` events."""
+        outcomes.update(self._ended)
+        self._ended.clear()
         for at, flight in list(self.under_way.items()):
             done = flight.future.done()
             if not done and not self._is_late(flight):
@@ -267,7 +267,6 @@ class Flights:
             if pending is not None:
                 error = flight.overdue or (_error_of(flight) if done else self._timed_out(flight))
                 outcomes[at] = self._outcome(flight, pending, None if error else flight.future.result(), error)
-        return outcomes
 
     def _timed_out(self, flight: Flight) -> BaseException:
         flight.context.cancel()
@@ -287,11 +286,19 @@ class Flights:
             else:
                 if flight.since is not None:
                     self._ends[flight.at] = (None, self._now() - flight.since)
-                return self._event(pending, number, flight.started, result=result)
+                return e.Step(
+                    at=pending.at,
+                    step_id=flight.step_id,
+                    name=flight.command.name,
+                    attempts=number,
+                    started=flight.started,
+                    inputs=flight.inputs,
+                    timestamp=self.parts.stamp(),
+                    result=result,
+                )
         if flight.stream is not None and flight.stream.was_stopped(error):
             return self._stopped(pending, number, error)
         if isinstance(error, Cancelled) and flight.context.cancelled:  # it was told, and has given up
-            self._inputs.pop(flight.at, None)
             return e.Cancelled(at=flight.at, timestamp=self.parts.stamp())
         self._keep_error(flight.at, error)
         if not pending.cancelling and not flight.command.given.at_most_once:
@@ -308,7 +315,7 @@ class Flights:
                     due=due,
                     timestamp=self.parts.stamp(),
                 )
-        return self._failed(pending, error, number, flight.started)
+        return self._failed(pending, error, number, flight.started, flight.inputs)
 
     def _wants(self, policy: RetryPolicy, error: BaseException, number: int) -> bool:
         """Whether another attempt follows; the user's own predicate must not cost the record of this one."""
@@ -337,34 +344,41 @@ class Flights:
         """The outcome of a step that is cancelled after an attempt failed: that failure, and no further attempts."""
         if pending.at in self.stopped:
             return e.Cancelled(at=pending.at, timestamp=self.parts.stamp())
-        return self._event(pending, attempt.attempt, attempt.timestamp, error=attempt.error)
+        return self._event(pending, attempt.attempt, attempt.timestamp, self._digest(pending), attempt.error)
 
     def gave_up(self, pending: Pending) -> e.Step:
         """The outcome of a step that gave up because it was told that nobody wants it, which turned out to be wrong."""
-        return self._failed(pending, Cancelled("it was told of a cancel"), pending.attempts + 1, self.parts.stamp())
+        error = Cancelled("it was told of a cancel")
+        return self._failed(pending, error, pending.attempts + 1, self.parts.stamp(), self._digest(pending))
+
+    def _digest(self, pending: Pending) -> str | None:
+        assert isinstance(pending.command, c.Step)
+        return inputs_digest(self.parts.codec, pending.command)
 
     def _policy(self, command: c.Step[Any]) -> RetryPolicy:
         return command.given.retry or self.run.workflow.retry or self.parts.retry
 
-    def _failed(self, pending: Pending, error: BaseException, attempts: int, started: str) -> e.Step:
+    def _failed(
+        self, pending: Pending, error: BaseException, attempts: int, started: str, inputs: str | None
+    ) -> e.Step:
         self._keep_error(pending.at, error)
-        return self._event(pending, attempts, started, error=failure_of(error, attempts=attempts))
+        return self._event(pending, attempts, started, inputs, failure_of(error, attempts=attempts))
 
     def _keep_error(self, at: str, error: BaseException) -> None:
         """Keep for the listener what the record doesn't tell."""
         if self.parts.listens:
             self._ends[at] = (error, _NO_TIME)
 
-    def _event(self, pending: Pending, attempts: int, started: str, **outcome: Any) -> e.Step:
+    def _event(self, pending: Pending, attempts: int, started: str, inputs: str | None, error: Failure) -> e.Step:
         return e.Step(
             at=pending.at,
             step_id=pending.step_id,
             name=pending.name or "",
             attempts=attempts,
             started=started,
-            inputs=self._inputs.pop(pending.at, None),
+            inputs=inputs,
             timestamp=self.parts.stamp(),
-            **outcome,
+            error=error,
         )
 
     def _drop(self, flight: Flight) -> None:

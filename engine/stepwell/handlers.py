@@ -24,7 +24,7 @@ from .errors import (
     StepFailed,
     TimedOut,
 )
-from .fibers import Fiber, Pending, Verdict
+from .fibers import Pending, Verdict
 from .limits import BudgetExceededError
 from .mailbox import Mailbox
 from .results import Results, delivered, flow_result, timed_out
@@ -57,7 +57,7 @@ class Handlers:
     cancel_reason: str | None
     error: BaseException | None
     _fibers: Scheduler
-    _asking: tuple[Fiber, str] | None
+    asking: str | None
     _held: deque[tuple[e.EventBase, int]]
     _timers_set: set[str]
 
@@ -195,7 +195,7 @@ class Handlers:
     def _on_close(self, event: e.EventBase) -> None:
         if forced(event):
             self._held.clear()
-            self._asking = None
+            self.asking = None
             self._fibers.end(Verdict())
             self.status = "cancelled"
         elif event.kind != self.status:

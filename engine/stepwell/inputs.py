@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import msgspec
@@ -14,7 +15,18 @@ from .errors import CodecError, InvalidInputError
 from .wire import split_list
 from .workflows import Workflow
 
-__all__ = ["decode_input", "encode_given", "encode_input", "inputs_digest", "same_input"]
+__all__ = [
+    "ATOMS",
+    "decode_input",
+    "encode_given",
+    "encode_input",
+    "inputs_digest",
+    "own_copy",
+    "prepared",
+    "same_input",
+]
+
+_encode = msgspec.json.Encoder().encode
 
 
 def encode_input(codec: Codec, workflow: Workflow[..., Any], args: tuple[Any, ...]) -> Raw:
@@ -75,16 +87,49 @@ def encode_given(codec: Codec, value: Any, into: Any, unfit: str) -> bytes:
         return raw
 
 
-_PLAIN = frozenset({str, int, bool, type(None)})
+_IMMUTABLE = (str, int, float, bool, bytes, type(None))
+ATOMS = frozenset(_IMMUTABLE)
+"""Types whose values nobody can change, and that nobody has to look into."""
+
+_PLAIN = ATOMS - {float, bytes}  # written by every encoder in the same way
+
+
+def prepared(codec: Codec, step: Step[Any]) -> tuple[Step[Any], str | None]:
+    """`own_copy` and `inputs_digest` of a step, in one look where its arguments are plain."""
+    args = step.args
+    if not step.kwargs and _PLAIN.issuperset(map(type, args)):
+        return step, _plain_digest(args)
+    return own_copy(step), inputs_digest(codec, step)
+
+
+def own_copy(step: Step[Any]) -> Step[Any]:
+    """The step with copies of its arguments, so that the function can't change the workflow's own objects."""
+    if not step.kwargs and ATOMS.issuperset(map(type, step.args)):
+        return step
+    args, kwargs = tuple(map(_copied, step.args)), {name: _copied(value) for name, value in step.kwargs.items()}
+    return step.replaced(args, kwargs, step.given)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, _IMMUTABLE):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - whatever its class raises
+        return value  # a client or a lock: what can't be copied is shared
+
+
+def _plain_digest(args: tuple[Any, ...]) -> str | None:
+    try:
+        return digest(_encode(args))  # what the codec would give, which looks for much more
+    except (OverflowError, UnicodeEncodeError, msgspec.EncodeError):
+        return None
 
 
 def inputs_digest(codec: Codec, step: Step[Any]) -> str | None:
     """A short digest of a step's arguments, so that a changed input can be noticed; None when they don't encode."""
     if not step.kwargs and _PLAIN.issuperset(map(type, step.args)):
-        try:
-            return digest(msgspec.json.encode(step.args))  # what the codec would give, which looks for much more
-        except (OverflowError, UnicodeEncodeError, msgspec.EncodeError):
-            return None
+        return _plain_digest(step.args)
     try:
         return codec.digest([list(step.args), step.kwargs] if step.kwargs else list(step.args))
     except CodecError:

@@ -14,9 +14,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
 
 
-_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
-
-
 def instant(when: datetime) -> str:
     """Write an aware datetime as the wire does: UTC, microseconds, `Z`."""
     return stamp((when - _EPOCH) // _MICRO)
@@ -24,12 +21,8 @@ def instant(when: datetime) -> str:
 
 def stamp(value: int) -> str:
     """Write microseconds since 1970 as the wire does."""
-    global _second  # noqa: PLW0603 - the last second, and how it is written: clocks are asked many times in one
     seconds, rest = divmod(value, 1_000_000)
-    known, text = _second
-    if seconds != known:
-        text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
-        _second = seconds, text
+    text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
     return f"{text}.{rest:06}Z"
 
 

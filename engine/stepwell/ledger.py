@@ -79,7 +79,7 @@ class Ledger:
                 self.parts.hub.ring(self.run.run_id)
             if self.parts.listens:
                 for event in written:
-                    self.reports.tell_of(event, self.machine.budget)
+                    self.reports.tell_of(event, self.machine)
             return True
         self._catch_up()
         return False

@@ -27,7 +27,8 @@ class Loop:
         self._loop = asyncio.new_event_loop() if given is None else given
         if self._own:
             threading.Thread(target=_serve, args=(self._loop,), name="stepwell-loop", daemon=True).start()
-            weakref.finalize(self, _stop, self._loop, os.getpid()).atexit = False  # of an engine that nobody closes
+            self._end = weakref.finalize(self, _stop, self._loop, os.getpid())  # once: also when nobody closes the engine
+            self._end.atexit = False
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Run a coroutine there."""
@@ -40,7 +41,7 @@ class Loop:
     def stop(self) -> None:
         """End a loop of our own; tasks that run are cancelled."""
         if self._own:
-            _stop(self._loop, os.getpid())
+            self._end()
 
 
 def _stop(loop: asyncio.AbstractEventLoop, pid: int) -> None:

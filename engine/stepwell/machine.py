@@ -137,7 +137,8 @@ class Machine(Handlers):
         self.undone = False
         self._compensations: list[c.Step[Any]] = []
         self._ending: tuple[str, BaseException | None] | None = None  # while compensations run
-        self._asking: tuple[Fiber, str] | None = None
+        self.asking: str | None = None
+        self._asker: Fiber | None = None
         self._held: deque[tuple[e.EventBase, int]] = deque()
         self.results = Results(codec)
         self._timers_set: set[str] = set()
@@ -148,10 +149,6 @@ class Machine(Handlers):
         self.seq = 1
 
     # ---- what is asked from outside
-
-    @property
-    def asking(self) -> str | None:
-        return self._asking[1] if self._asking else None
 
     def feed(self, event: e.EventBase) -> None:
         """Take in the next event of the history; raises as `fold`."""
@@ -186,7 +183,7 @@ class Machine(Handlers):
         if isinstance(command, c.Patched):
             if command.change_id in self.patches:
                 return Verdict(self.patches[command.change_id])
-            self._asking = (fiber, command.change_id)
+            self._asker, self.asking = fiber, command.change_id
             self._fibers.halted = True
             return None
         if isinstance(command, c.Compensate):
@@ -272,7 +269,7 @@ class Machine(Handlers):
         fibers = self._fibers
         for event in events:
             fibers.event = self.seq
-            if self._asking is not None or self.closed or fibers.void:
+            if self.asking is not None or self.closed or fibers.void:
                 self._take_in_late(event)
             else:
                 HANDLERS[type(event)](self, event)
@@ -286,7 +283,7 @@ class Machine(Handlers):
             return
         if self.closed:
             raise self._divergence(event, "the history goes on after the event that closed the run")
-        if self._asking is None or isinstance(event, (e.Pause, e.Unpause)) or forced(event):
+        if self.asking is None or isinstance(event, (e.Pause, e.Unpause)) or forced(event):
             self._apply(event)
         elif isinstance(event, e.OUTSIDE):
             self._held.append((event, self.seq))
@@ -295,15 +292,16 @@ class Machine(Handlers):
 
     def _decide(self, event: e.EventBase) -> None:
         """The owner's next event while a fiber asks Patched: it says whether this run has the change."""
-        while self._asking is not None:
-            fiber, change_id = self._asking
+        while self.asking is not None:
+            fiber, change_id = self._asker, self.asking
+            assert fiber is not None
             own = isinstance(event, e.Patch) and event.change_id == change_id
             told = event.patches if isinstance(event, e.Retry) else {}
             self.patches[change_id] = told.get(change_id, own)
-            self._asking, self._fibers.halted = None, False
+            self._asker, self.asking, self._fibers.halted = None, None, False
             self._fibers.answer(fiber, Verdict(self.patches[change_id]), first=True)
             self._run()
-            while self._held and self._asking is None:
+            while self._held and self.asking is None:
                 held, self._fibers.event = self._held.popleft()
                 self._apply(held)
             self._fibers.event = self.seq

@@ -9,7 +9,6 @@ runs in a daemon thread of its own, so that one that hangs neither holds a place
 from __future__ import annotations
 
 import contextvars
-import copy
 import inspect
 import threading
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from .commands import Step
 from .digests import digest
 from .environment import Environment
 from .errors import Cancelled, CodecError, InvalidInputError
+from .inputs import ATOMS
 from .results import Form
 from .steps import callee_of
 
@@ -214,27 +214,6 @@ def call_step(step: Step[Any], _context: StepContext) -> Any:
     return step.fn(*step.args, **step.kwargs)
 
 
-def own_copy(step: Step[Any]) -> Step[Any]:
-    """The step with copies of its arguments, so that the function can't change the workflow's own objects."""
-    if not step.kwargs and _ATOMS.issuperset(map(type, step.args)):
-        return step
-    args, kwargs = tuple(map(_copied, step.args)), {name: _copied(value) for name, value in step.kwargs.items()}
-    return step.replaced(args, kwargs, step.given)
-
-
-_IMMUTABLE = (str, int, float, bool, bytes, type(None))
-_ATOMS = frozenset(_IMMUTABLE)
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, _IMMUTABLE):
-        return value
-    try:
-        return copy.deepcopy(value)
-    except Exception:
-        return value  # a client or a lock: what can't be copied is shared
-
-
 class NoThreadError(RuntimeError):
     """There is no thread or executor for a step now; there may be one later."""
 
@@ -255,6 +234,7 @@ class Flight(msgspec.Struct, eq=False):
     Attributes:
         form: how its result is recorded.
         started: when it was begun, as the wire writes it.
+        inputs: a digest of its arguments, None when they don't encode.
         since: the same, for the listener; None when there is none.
         deadline: when it times out, or None.
         future: its end; None for a call in the session's own thread.
@@ -271,7 +251,8 @@ class Flight(msgspec.Struct, eq=False):
     form: Form
     context: StepContext
     started: str
-    since: datetime | None
+    inputs: str | None
+    since: datetime | None = None
     deadline: datetime | None = None
     future: Any = None  # a Future
     dropped: bool = False
@@ -383,7 +364,7 @@ class Performer:
     def _call(self, step: Step[Any], context: StepContext) -> Any:
         _current.set(context)
         value = self._perform(step, context)
-        if type(value) in _ATOMS:
+        if type(value) in ATOMS:
             return value
         if context.drain is not None:
             value = context.drain(value)

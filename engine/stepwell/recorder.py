@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from . import events as e
@@ -28,6 +29,8 @@ from .wire import to_draft
 
 __all__ = ["Recorder", "settle", "taken_over"]
 
+_UNDECIDED = (NotApplied, Unknown)
+_DONE = (Committed, AlreadyCommitted)
 _ENVELOPE = 90
 """Bytes of a record beside its body, about."""
 
@@ -42,11 +45,14 @@ def settle(attempt: Callable[[], AppendOutcome], clock: Clock) -> Committed | Al
         StoreUnavailableError: it was not applied, time and again.
         StoreError: its outcome stayed unknown; the next session finds out by reading.
     """
-    tries, failed = 1, attempt()
-    while isinstance(failed, (NotApplied, Unknown)) and tries < TRIES:
+    failed = attempt()
+    if not isinstance(failed, _UNDECIDED):
+        return failed
+    tries = 1
+    while isinstance(failed, _UNDECIDED) and tries < TRIES:
         clock.wait(threading.Event(), min(1.0, 0.01 * 2 ** (tries - 1)))
         tries, failed = tries + 1, attempt()
-    if not isinstance(failed, (NotApplied, Unknown)):
+    if not isinstance(failed, _UNDECIDED):
         return failed
     if isinstance(failed, Unknown):
         raise StoreError(
@@ -98,24 +104,22 @@ class Recorder:
             StoreError, StoreUnavailableError: as `settle`.
         """
         self._count += 1
-        lease, seq, append = self.lease, self.seq, self.store.append
-        records = [to_draft(event) for event in events]
-        attempt_id = f"{lease.fence}-{seq}-{self._count}"
-        outcome = settle(
-            lambda: append(
-                lease.run_id,
-                lease.incarnation,
-                seq,
-                records,
-                attempt_id=attempt_id,
-                head=head,
-                then=then,
-                fence=lease.fence,
-                release=release,
-            ),
-            self.clock,
+        lease, seq = self.lease, self.seq
+        records = list(map(to_draft, events))
+        attempt = partial(
+            self.store.append,
+            lease.run_id,
+            lease.incarnation,
+            seq,
+            records,
+            attempt_id=f"{lease.fence}-{seq}-{self._count}",
+            head=head,
+            then=then,
+            fence=lease.fence,
+            release=release,
         )
-        if isinstance(outcome, (Committed, AlreadyCommitted)):
+        outcome = settle(attempt, self.clock)
+        if isinstance(outcome, _DONE):
             self.seq = seq + len(records)
             for record in records:
                 self.size += len(record.body) + _ENVELOPE
@@ -148,7 +152,7 @@ class Recorder:
             ),
             self.clock,
         )
-        if isinstance(outcome, (Committed, AlreadyCommitted)):
+        if isinstance(outcome, _DONE):
             self.seq = seq + 1
             return True
         return self._moved(outcome)

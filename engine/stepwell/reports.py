@@ -6,6 +6,7 @@ from . import events as e
 from . import lifecycle as lc
 from .flights import Flights
 from .loading import Parts
+from .machine import Machine
 
 __all__ = ["Reports"]
 
@@ -33,8 +34,8 @@ class Reports:
         self._flights = flights
         self.spent = spent
 
-    def tell_of(self, event: e.EventBase, budget: float | None) -> None:
-        """Tell that an event is recorded."""
+    def tell_of(self, event: e.EventBase, machine: Machine) -> None:
+        """Tell that an event is recorded, which the machine may not have been fed yet."""
         parts, run_id = self._parts, self._run_id
         if isinstance(event, (e.Step, e.Attempt)):
             self._flights.tell_of(event)
@@ -46,11 +47,12 @@ class Reports:
             step_id = self._flights.stopped.pop(event.at, "") or self.dropped.pop(event.at, "")
             parts.tell(lc.StepDropped(run_id, step_id, event.at))
         elif isinstance(event, e.Spend):
-            self._tell_of_charge(event, budget)
+            self._tell_of_charge(event, machine.budget)
         elif isinstance(event, e.Child):
             parts.tell(lc.ChildStarted(run_id, event.child_id, event.workflow, event.at))
         elif isinstance(event, e.ChildResult):
-            self.spent += event.spent
+            known = machine.charged.get(event.child_id, event.spent)  # of a detached one, nothing is charged
+            self.spent += max(0, event.spent - known)  # one that is retried ends again, and has spent more
             parts.tell(lc.ChildEnded(run_id, event.child_id, event.status, event.at))
 
     def _tell_of_charge(self, event: e.Spend, budget: float | None) -> None:

@@ -148,7 +148,7 @@ class Session(Ledger):
         if flights.landed() and machine.asking is None:  # what is asked is answered before anything else is written
             if flights.streams is not None and not flights.streams.flush():  # what they yielded comes before
                 return None
-            self._outcomes.update(flights.collect(machine))
+            flights.collect(machine, self._outcomes)
         if self._outcomes and machine.asking is None and not self._record_outcomes():
             return None
         if self._answer_pure():
@@ -157,9 +157,11 @@ class Session(Ledger):
             return None
         if machine.status != "open" and not machine.paused:
             return self._continue_run() if machine.status == "continue" else self._close_run()
-        if not machine.paused and not self.leaving and (ready := flights.ready(machine)):
-            self._launch(ready)
-            return None
+        if not machine.paused and not self.leaving:
+            ready, plain = flights.ready(machine)
+            if ready:
+                self._launch(ready, plain=plain)
+                return None
         wait = self._seconds_to_wait()
         if wait is not None:
             self._wait(wait)
@@ -211,6 +213,8 @@ class Session(Ledger):
         machine, outcomes = self.machine, self._outcomes
         for at, event in list(outcomes.items()):
             pending = machine.pending.get(at)
+            if pending is not None and not pending.cancelling and type(event) is e.Step:
+                continue
             if pending is None:
                 self.flights.report_void(outcomes.pop(at))
             elif pending.cancelling and isinstance(event, e.Attempt):  # since the attempt failed
@@ -230,9 +234,12 @@ class Session(Ledger):
                 events[:0] = pulse.last_of(machine, chosen)
             if not self._append(events):
                 return False
-            pulse.written(events)
-            for at in list(chosen):
-                del outcomes[at]
+            if pulse.fresh:
+                pulse.written(events)
+            if chosen is outcomes:
+                self._outcomes = outcomes = {}
+            else:
+                del outcomes[next(iter(chosen))]
             machine.fold(events)
         return not outcomes
 
@@ -270,18 +277,20 @@ class Session(Ledger):
         if self.machine.pending.get(at) is pending and not pending.cancelling:
             self._outcomes[at] = self.flights.gave_up(pending)
 
-    def _launch(self, ready: list[Pending]) -> None:
+    def _launch(self, ready: list[Pending], *, plain: bool) -> None:
         """Start the steps that are ready; all that they follow from is on disk before."""
-        machine = self.machine
-        if self.recorder.seq >= self.growth.events or self.recorder.size >= self.growth.size:
-            self.growth.check(self.recorder, cleaning=machine.cancelled)
-        ready, transaction = self.transactions.split(ready)
-        begins = self.flights.begins(ready)
+        machine, growth, recorder = self.machine, self.growth, self.recorder
+        if recorder.seq >= growth.events or recorder.size >= growth.size:
+            growth.check(recorder, cleaning=machine.cancelled)
+        begins: list[e.EventBase] = []
+        transaction = None
+        if not plain:
+            ready, transaction = self.transactions.split(ready)
+            begins = self.flights.begins(ready)
         if self._batch or begins:
             if not self._append(begins):
                 return
-            for event in begins:
-                machine.feed(event)
+            machine.fold(begins)
         self.flights.launch(ready, alone=len(machine.pending) == 1)
         if transaction is not None:
             self._transact(transaction)
@@ -294,7 +303,7 @@ class Session(Ledger):
             return
         self.run.last = event
         if self.parts.listens:
-            self.reports.tell_of(event, self.machine.budget)
+            self.reports.tell_of(event, self.machine)
         self.machine.feed(event)
 
     def write_beats(self) -> None:
@@ -377,7 +386,7 @@ class Session(Ledger):
         """Whether there is something to begin: steps, or children."""
         pending = self.machine.pending.values()
         unborn = self.machine.has_children and any(isinstance(p.command, c.Child) and not p.recorded for p in pending)
-        return bool(self.flights.ready(self.machine)) or unborn
+        return bool(self.flights.ready(self.machine)[0]) or unborn
 
     def _keep(self, waits: list[e.EventBase]) -> None:
         """Keep the parked run in memory, as far as there is room."""

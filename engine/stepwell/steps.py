@@ -39,6 +39,7 @@ class StepOptions(msgspec.Struct, frozen=True):
         heartbeat_timeout: seconds that may pass between two heartbeats of one attempt.
         process: run each attempt in a process of its own, which can be killed.
         apart: whether an attempt runs beside its session, so that it can be left alone; follows from the others.
+        plain: whether an attempt needs nothing but to be called; follows from the others.
     """
 
     name: str | None = None
@@ -49,10 +50,12 @@ class StepOptions(msgspec.Struct, frozen=True):
     heartbeat_timeout: float | None = None
     process: bool | None = None
     apart: bool = False
+    plain: bool = True
 
     def __post_init__(self) -> None:
         apart = self.timeout is not None or self.heartbeat_timeout is not None or bool(self.process)
         msgspec.structs.force_setattr(self, "apart", apart)
+        msgspec.structs.force_setattr(self, "plain", not (apart or self.at_most_once))
 
 
 def _options(

@@ -17,10 +17,10 @@ from . import lifecycle as lc
 from .errors import CodecError, InvalidInputError, StepTimeoutError, StepwellError, TransactionError
 from .fibers import Pending, describe
 from .flights import Flights
-from .inputs import inputs_digest
+from .inputs import inputs_digest, own_copy
 from .loading import Loaded, Parts
 from .machine import Machine
-from .performers import Flight, StepContext, own_copy
+from .performers import Flight, StepContext
 
 __all__ = ["Transactions", "check_transactions", "longest"]
 
@@ -118,12 +118,11 @@ class Transactions:
         flight = self._flight(pending, command)
         if flight is None:
             return None
-        inputs = inputs_digest(self.parts.codec, command)
         seconds = longest(self.parts) if command.given.timeout is None else command.given.timeout
         made: list[e.Step] = []
 
         def work(connection: Any) -> e.EventBase:
-            made[:] = [self._event(flight, inputs, self._result(flight, command, connection))]
+            made[:] = [self._event(flight, self._result(flight, connection))]
             return made[0]
 
         error: BaseException
@@ -143,11 +142,11 @@ class Transactions:
         except Exception as refused:  # noqa: BLE001 - what the database says of the rows at the commit
             error = refused
         else:
-            flights.end(flight, pending, None, inputs)
+            flights.end(flight, pending, None)
             return made[0]
         finally:
             del flights.under_way[pending.at]
-        flights.end(flight, pending, error, inputs)
+        flights.end(flight, pending, error)
         return None
 
     def _flight(self, pending: Pending, command: c.Transaction[Any]) -> Flight | None:
@@ -159,15 +158,16 @@ class Transactions:
             self.flights.refuse(pending, error)
             return None
         context = StepContext(run.run_id, pending.step_id, pending.attempts + 1, (run.start.epoch, at, command.name))
-        flight = Flight(at, pending.step_id, command, form, context, parts.stamp(), None)
+        inputs = inputs_digest(parts.codec, command)
+        flight = Flight(at, pending.step_id, command, form, context, parts.stamp(), inputs)
         if parts.listens:
             parts.tell(lc.StepStarted(run.run_id, flight.step_id, at, context.attempt))
             flight.since = parts.now()
         return flight
 
-    def _result(self, flight: Flight, command: c.Transaction[Any], connection: Any) -> Raw:
+    def _result(self, flight: Flight, connection: Any) -> Raw:
         """Call the function, and give what it returns as it is recorded."""
-        own = own_copy(command)
+        own = own_copy(flight.command)
         bound = own.replaced((connection, *own.args), own.kwargs, own.given)
         value, error = self.parts.performer.run_here(bound, flight.context)
         if error is not None:
@@ -177,14 +177,14 @@ class Transactions:
         except CodecError as unfit:
             raise _UndoneError(unfit) from unfit
 
-    def _event(self, flight: Flight, inputs: str | None, result: Raw) -> e.Step:
+    def _event(self, flight: Flight, result: Raw) -> e.Step:
         return e.Step(
             at=flight.at,
             step_id=flight.step_id,
             name=flight.command.name,
             attempts=flight.context.attempt,
             started=flight.started,
-            inputs=inputs,
+            inputs=flight.inputs,
             result=result,
             timestamp=self.parts.stamp(),
         )

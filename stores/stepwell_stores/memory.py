@@ -60,7 +60,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._clock = clock or system_clock
-        self._changed = threading.Condition()
+        self._renew_lock()
         self._due_bell = DueBell()
         self._runs: dict[str, Run] = {}
         self._deleted: dict[str, tuple[int, int]] = {}  # run id -> (fence, created)
@@ -84,7 +84,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
     ) -> CreateOutcome:
         """Create a run; see the port."""
         check_first(run_id, records, attempt_id, lease)
-        with self._changed:
+        with self._lock:
             self._check_open()
             run = self._runs.get(run_id)
             if run is not None:
@@ -95,7 +95,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
             run = self._runs[run_id] = Run(run_id, fence, head, then == "closed", [lines])
             run.attempts[attempt_id] = (0, 0)
-            self._changed.notify_all()
+            self._tell()
             return self._due_bell.told(Created(self._first_lease(run, lease)), head.due)
 
     def open_incarnation(
@@ -113,7 +113,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         """Open the next incarnation; see the port."""
         check_first(run_id, records, attempt_id, lease)
         check_opening(run_id, expected_seq, fence)
-        with self._changed:
+        with self._lock:
             run = self._run(run_id)
             if run.attempts.get(attempt_id) == (incarnation, 0):
                 return AlreadyCommitted(0, incarnation, *self._regrant(run, lease, incarnation))
@@ -123,7 +123,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
             run.histories.append(seal(records, session=run.fence, offset=0, attempt_id=attempt_id, left=expected_seq))
             run.attempts[attempt_id] = (incarnation, 0)
             run.head, run.closed = head, False
-            self._changed.notify_all()
+            self._tell()
             return self._due_bell.told(Committed(0, incarnation, self._first_lease(run, lease)), head.due)
 
     def append(
@@ -143,7 +143,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
     ) -> AppendOutcome:
         """Append to a history; see the port."""
         check_append(run_id, incarnation, expected_seq, records, attempt_id, head, then, fence, release, lease)
-        with self._changed:
+        with self._lock:
             run = self._run(run_id)
             if fence is None:
                 return self._append_outside(run, incarnation, expected_seq, records, attempt_id, due, lease)
@@ -158,15 +158,17 @@ class MemoryStore(MemoryUpkeep, ForkAware):
                 or run.closed
             ):
                 return self._not_at_the_tail(run, incarnation, expected_seq, fence, lines)
-            history.extend(lines)
+            history += lines
             if head is not None:
                 run.head = head
-            run.closed = then == "closed"
-            if run.closed or release:
+            if then == "closed":
+                run.closed, run.held = True, None
+            elif release:
                 run.held = None
-            self._changed.notify_all()
-            left = head.due if head is not None and release else None
-            return self._due_bell.told(Committed(expected_seq, incarnation), left)
+            if self._waiting:
+                self._tell()
+            done = Committed(expected_seq, incarnation)
+            return self._due_bell.told(done, head.due) if head is not None and release else done
 
     def _not_at_the_tail(
         self, run: Run, incarnation: int, expected_seq: int, fence: int, lines: list[bytes]
@@ -200,20 +202,20 @@ class MemoryStore(MemoryUpkeep, ForkAware):
             run.lines.extend(seal(records, session=run.fence, offset=seq, attempt_id=attempt_id))
             run.attempts[attempt_id] = (run.incarnation, seq)
         run.head = replace(run.head, due=earlier(run.head.due, due))
-        self._changed.notify_all()
+        self._tell()
         return self._due_bell.told(Committed(seq, run.incarnation, *self._regrant(run, lease)), due)
 
     def head(self, run_id: str) -> RunHead | None:
         """The run's head; see the port."""
         check_run_id(run_id)
-        with self._changed:
+        with self._lock:
             self._check_open()
             run = self._runs.get(run_id)
             return None if run is None else self._run_head(run)
 
     def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
         """A page of heads, newest first; see the port."""
-        with self._changed:
+        with self._lock:
             self._check_open()
             start = None if after is None else (self._created(after), after)
             rows = [self._run_head(run) for run in self._runs.values()]
@@ -226,7 +228,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
     ) -> Tail | None:
         """Records of a history; see the port."""
         check_run_id(run_id)
-        with self._changed:
+        with self._lock:
             self._check_open()
             run = self._runs.get(run_id)
             number = run.incarnation if run is not None and incarnation is None else incarnation
@@ -243,7 +245,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         check_run_id(run_id)
         request = LeaseRequest(owner, ttl)
         check_lease(request)
-        with self._changed:
+        with self._lock:
             self._check_open()
             run = self._runs.get(run_id)
             if run is None:
@@ -257,7 +259,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         known = frozenset(fingerprints)
         request = LeaseRequest(owner, ttl)
         check_lease(request)
-        with self._changed:
+        with self._lock:
             self._check_open()
             found = []
             for run in self._runs.values():
@@ -271,7 +273,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
 
     def next_due(self) -> int | None:
         """The earliest due instant; see the port."""
-        with self._changed:
+        with self._lock:
             self._check_open()
             dues = [self._due(run) for run in self._runs.values() if run.head.blocked is None]
             return min((due for due in dues if due is not None), default=None)
@@ -279,7 +281,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
     def renew(self, lease: Lease, ttl: float) -> Lease | None:
         """Extend a lease; see the port."""
         check_lease(LeaseRequest(lease.owner, ttl))
-        with self._changed:
+        with self._lock:
             self._check_open()
             run = self._runs.get(lease.run_id)
             if run is None or run.held is None or run.fence != lease.fence:
@@ -289,7 +291,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
 
     def release(self, lease: Lease) -> None:
         """End a lease; see the port."""
-        with self._changed:
+        with self._lock:
             self._check_open()
             run = self._runs.get(lease.run_id)
             if run is not None and run.fence == lease.fence:
@@ -299,14 +301,14 @@ class MemoryStore(MemoryUpkeep, ForkAware):
     def delete(self, run_id: str, incarnation: int, *, fence: int | None = None) -> bool:
         """Remove a closed run; see the port."""
         check_run_id(run_id)
-        with self._changed:
+        with self._lock:
             self._check_open()
             run = self._runs.get(run_id)
             if run is None or not run.closed or run.incarnation != incarnation or fence not in (None, run.fence):
                 return False
             del self._runs[run_id]
             self._deleted[run_id] = (run.fence, run.head.created)
-            self._changed.notify_all()
+            self._tell()
             return True
 
     def wait(self, run_id: str, seq: int, timeout: float) -> bool:
@@ -317,9 +319,13 @@ class MemoryStore(MemoryUpkeep, ForkAware):
             run = self._runs.get(run_id)
             return self._closed or (run is not None and len(run.lines) > seq)
 
-        with self._changed:
+        with self._lock:
             self._check_open()
-            told = self._changed.wait_for(grown, timeout)
+            self._waiting += 1
+            try:
+                told = self._changed.wait_for(grown, timeout)
+            finally:
+                self._waiting -= 1
             self._check_open()
             return told
 
@@ -329,7 +335,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
 
     def verify(self) -> Iterator[Verified]:
         """Read every byte; see the port."""
-        with self._changed:
+        with self._lock:
             self._check_open()
             runs = {run_id: [list(lines) for lines in run.histories] for run_id, run in self._runs.items()}
         for done, (run_id, histories) in enumerate(runs.items(), 1):
@@ -340,31 +346,41 @@ class MemoryStore(MemoryUpkeep, ForkAware):
 
     def close(self) -> None:
         """Forget everything."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._runs.clear()
-            self._changed.notify_all()
+            self._tell()
 
     def before_fork(self) -> None:
         """Let no other thread be in the middle of a change, which the child would never see ended."""
-        self._changed.acquire()
+        self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
         """Let the others go on."""
-        self._changed.release()
+        self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Make a new lock: those who wait for the inherited one aren't here."""
-        self._changed = threading.Condition()
+        self._renew_lock()
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0  # threads that wait for a change
+
+    def _tell(self) -> None:
+        """Wake those who wait for a change; the lock is held."""
+        if self._waiting:
+            self._changed.notify_all()
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the store is closed")
 
     def _run(self, run_id: str) -> Run:
-        self._check_open()
         run = self._runs.get(run_id)
         if run is None:
+            self._check_open()  # a closed one has no runs
             raise NotFoundError(f"no run {run_id!r}")
         return run
 

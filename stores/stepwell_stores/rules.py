@@ -147,8 +147,10 @@ def check_append(
     lease: LeaseRequest | None,
 ) -> None:
     """Check the arguments of `append`: what owners must give and outside writers must not."""
-    check_run_id(run_id)
-    check_attempt_id(attempt_id)
+    if type(run_id) is not str or not 0 < len(run_id) <= MAX_RUN_ID or not run_id.isascii():  # as most are
+        check_run_id(run_id)
+    if type(attempt_id) is not str or _ATTEMPT.fullmatch(attempt_id) is None:
+        check_attempt_id(attempt_id)
     if lease is not None:
         check_lease(lease)
     if fence is None:
