@@ -27,7 +27,7 @@ class Loop:
         self._loop = asyncio.new_event_loop() if given is None else given
         if self._own:
             threading.Thread(target=_serve, args=(self._loop,), name="stepwell-loop", daemon=True).start()
-            self._end = weakref.finalize(self, _stop, self._loop, os.getpid())  # once: also when nobody closes the engine
+            self._end = weakref.finalize(self, _stop, self._loop, os.getpid())  # also when nobody closes the engine
             self._end.atexit = False
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
