@@ -199,12 +199,11 @@ class SqliteStore(SqliteUpkeep):
         at = (run_id, number, fence, seq)
 
         def work(db: sqlite3.Connection) -> AppendOutcome:
-            if not advance(db, at, len(lines), head, then, release):
-                return refusal(db, self.path, at, lines)
-            insert(db, run_id, number, seq, lines)
-            return Committed(seq, number)
+            if advance(db, at, lines, head, then, release):
+                return Committed(seq, number)
+            return refusal(db, self.path, at, lines)
 
-        done = self._attempt(work, guarded=True)  # by the condition of its UPDATE
+        done = self._attempt(work, guarded=True)  # by its look at the tail
         return self._bell.due.told(done, head.due if head is not None and release else None)
 
     def transact(
@@ -249,7 +248,7 @@ class SqliteStore(SqliteUpkeep):
         # first, so that a run that is leased at once does not enter the index of those that are due
         granted = self._leases.grant(db, row, lease, len(lines))
         if lines or due is not None:
-            db.execute(sql.OUTSIDE, (len(lines), due, run_id))
+            db.execute(sql.OUTSIDE, (row.seq + len(lines), due, run_id))
         return Committed(row.seq, row.incarnation, *granted)
 
     def head(self, run_id: str) -> RunHead | None:

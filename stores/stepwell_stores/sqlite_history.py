@@ -40,24 +40,31 @@ def insert(db: sqlite3.Connection, run_id: str, incarnation: int, seq: int, line
 def advance(
     db: sqlite3.Connection,
     at: tuple[str, int, int, int],
-    count: int,
+    lines: list[bytes],
     head: Head | None,
     then: Then,
     release: bool,
 ) -> bool:
     """Move an owner's run on, if it is where the owner says: run, incarnation, fence and seq in `at`."""
+    if db.execute(sql.AT_TAIL, at).fetchone() is None:
+        return False
+    run_id, incarnation, _, seq = at
+    insert(db, run_id, incarnation, seq, lines)
     closed = then == "closed"
-    frees = release or closed
+    if release or closed or head is not None:
+        _move_row(db, run_id, seq + len(lines), head, closed, release or closed)
+    return True
+
+
+def _move_row(db: sqlite3.Connection, run_id: str, end: int, head: Head | None, closed: bool, frees: bool) -> None:
     if head is None:
-        if frees:
-            return db.execute(sql.ADVANCE_ONLY_FREE, (count, closed, *at)).rowcount == 1
-        return db.execute(sql.ADVANCE_ONLY, (count, *at)).rowcount == 1
+        db.execute(sql.ADVANCE_ONLY_FREE, (end, closed, run_id))
+        return
     values = sql.head_values(head)
     if frees:
-        return db.execute(sql.ADVANCE_FREE, (count, closed, head.updated, *values, *at)).rowcount == 1
-    if db.execute(sql.ADVANCE_SAME, (count, head.updated, *at, *values)).rowcount == 1:
-        return True
-    return db.execute(sql.ADVANCE, (count, head.updated, *values, *at)).rowcount == 1
+        db.execute(sql.ADVANCE_FREE, (end, closed, head.updated, *values, run_id))
+    elif db.execute(sql.ADVANCE_SAME, (end, head.updated, run_id, *values)).rowcount != 1:
+        db.execute(sql.ADVANCE, (end, head.updated, *values, run_id))
 
 
 def refusal(db: sqlite3.Connection, path: str, at: tuple[str, int, int, int], lines: list[bytes]) -> AppendOutcome:

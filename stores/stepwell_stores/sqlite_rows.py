@@ -19,46 +19,52 @@ from .sqlite_schema import SCHEMA_VERSION
 __all__ = ["COLUMNS", "Row", "find", "head_values", "page", "texts_of"]
 
 _FREE = "owner = NULL, lease_until = NULL, owner_lock = NULL, lease_token = NULL"
-_AT = f"""WHERE run_id = ? AND incarnation = ? AND fence = ? AND next_seq = ? AND closed = 0
-    AND (SELECT version FROM stepwell_schema) = {SCHEMA_VERSION}"""
+# How many records the current history has. A row of stepwell_runs holds how many there were when it was last written:
+# should the records be fewer, some are lost.
+_SEQ = """max(r.least_seq, coalesce((SELECT e.seq + 1 FROM stepwell_events e
+    WHERE e.run_id = r.run_id AND e.incarnation = r.incarnation ORDER BY e.seq DESC LIMIT 1), 0))"""
+AT_TAIL = f"""SELECT 1 FROM stepwell_runs r WHERE r.run_id = ? AND r.incarnation = ? AND r.fence = ? AND r.closed = 0
+    AND {_SEQ} = ? AND (SELECT version FROM stepwell_schema) = {SCHEMA_VERSION}"""
 _HEAD_COLUMNS = ("status", "due", "waiting", "blocked", "blocked_by", "workflow", "version", "created", "tags")
 _HEAD = ", ".join(f"{column} = ?" for column in _HEAD_COLUMNS)
 _SAME = " ".join(f"AND {column} IS ?" for column in _HEAD_COLUMNS)
 
-# An owner's append, by what it changes. Most only move the position and `updated`, and leave all indexes alone.
-ADVANCE_SAME = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, updated = ? {_AT} {_SAME}"
-ADVANCE = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, updated = ?, {_HEAD} {_AT}"
-ADVANCE_FREE = f"""UPDATE stepwell_runs
-    SET next_seq = next_seq + ?, closed = ?, {_FREE}, updated = ?, {_HEAD} {_AT}"""
-ADVANCE_ONLY = f"UPDATE stepwell_runs SET next_seq = next_seq + ? {_AT}"
-ADVANCE_ONLY_FREE = f"UPDATE stepwell_runs SET next_seq = next_seq + ?, closed = ?, {_FREE} {_AT}"
+# What an owner's append changes of the row, where it changes any of it. A head that is as before leaves all indexes
+# alone.
+ADVANCE_SAME = f"UPDATE stepwell_runs SET least_seq = ?, updated = ? WHERE run_id = ? {_SAME}"
+ADVANCE = f"UPDATE stepwell_runs SET least_seq = ?, updated = ?, {_HEAD} WHERE run_id = ?"
+ADVANCE_FREE = f"UPDATE stepwell_runs SET least_seq = ?, closed = ?, {_FREE}, updated = ?, {_HEAD} WHERE run_id = ?"
+ADVANCE_ONLY_FREE = f"UPDATE stepwell_runs SET least_seq = ?, closed = ?, {_FREE} WHERE run_id = ?"
 
-OUTSIDE = """UPDATE stepwell_runs SET next_seq = next_seq + ?1, due = CASE
+OUTSIDE = """UPDATE stepwell_runs SET least_seq = ?1, due = CASE
     WHEN ?2 IS NULL THEN due WHEN due IS NULL THEN ?2 ELSE min(due, ?2) END WHERE run_id = ?3"""
 INSERT_EVENT = "INSERT INTO stepwell_events (run_id, incarnation, seq, body) VALUES (?, ?, ?, ?)"
 INSERT_ATTEMPT = "INSERT INTO stepwell_attempts (run_id, attempt_id, incarnation, seq) VALUES (?, ?, ?, ?)"
-INSERT_RUN = """INSERT INTO stepwell_runs (run_id, incarnation, next_seq, fence, closed,
+INSERT_RUN = """INSERT INTO stepwell_runs (run_id, incarnation, least_seq, fence, closed,
     owner, lease_until, owner_lock, lease_token,
     updated, status, due, waiting, blocked, blocked_by, workflow, version, created, tags)
     VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 REOPEN = f"""UPDATE stepwell_runs
-    SET incarnation = ?, next_seq = ?, fence = ?, closed = 0, {_FREE}, updated = ?, {_HEAD} WHERE run_id = ?"""
+    SET incarnation = ?, least_seq = ?, fence = ?, closed = 0, {_FREE}, updated = ?, {_HEAD} WHERE run_id = ?"""
 GRANT = """UPDATE stepwell_runs SET fence = ?, owner = ?, lease_until = ?, owner_lock = ?, lease_token = ?
     WHERE run_id = ?"""
-GRANT_FREE = """UPDATE stepwell_runs
+_OWN_SEQ = _SEQ.replace("r.", "stepwell_runs.")
+GRANT_FREE = f"""UPDATE stepwell_runs
     SET fence = fence + 1, owner = ?, lease_until = ?, owner_lock = ?, lease_token = ''
-    WHERE run_id = ? AND closed = 0 AND lease_until IS NULL RETURNING incarnation, fence, next_seq"""
-RENEW = """UPDATE stepwell_runs SET lease_until = ?, owner_lock = ?
-    WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL RETURNING incarnation, next_seq"""
-RELEASE = f"UPDATE stepwell_runs SET {_FREE} WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL"
+    WHERE run_id = ? AND closed = 0 AND lease_until IS NULL RETURNING incarnation, fence, {_OWN_SEQ}"""
+RENEW = f"""UPDATE stepwell_runs SET lease_until = ?, owner_lock = ?, least_seq = {_OWN_SEQ}
+    WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL RETURNING incarnation, least_seq"""
+RELEASE = f"""UPDATE stepwell_runs SET {_FREE}, least_seq = {_OWN_SEQ}
+    WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL"""
 DELETED_FENCE = "SELECT fence FROM stepwell_deleted WHERE run_id = ?"
 BURY = "INSERT OR REPLACE INTO stepwell_deleted (run_id, fence, created) VALUES (?, ?, ?)"
 DELETE = [f"DELETE FROM stepwell_{table} WHERE run_id = ?" for table in ("events", "attempts", "runs")]
 CREATED = """SELECT created FROM stepwell_runs WHERE run_id = ?1
     UNION ALL SELECT created FROM stepwell_deleted WHERE run_id = ?1"""
 ATTEMPT = "SELECT incarnation, seq FROM stepwell_attempts WHERE run_id = ? AND attempt_id = ?"
-EXTENT = "SELECT incarnation, next_seq, closed FROM stepwell_runs WHERE run_id = ?"
-TAIL = "SELECT next_seq FROM stepwell_runs WHERE run_id = ?"
+EXTENT = f"SELECT r.incarnation, {_SEQ}, r.closed FROM stepwell_runs r WHERE r.run_id = ?"
+TAIL = f"SELECT {_SEQ} FROM stepwell_runs r WHERE r.run_id = ?"
+EVENTS = f"SELECT total({_SEQ}) FROM stepwell_runs r"
 _OF = "FROM stepwell_events WHERE run_id = ? AND incarnation = ? AND seq >= ? AND seq < ? ORDER BY seq"
 BODIES = f"SELECT body {_OF}"
 NUMBERS = f"SELECT seq {_OF}"
@@ -80,7 +86,7 @@ FIRST_DUE = """SELECT min(due) FROM stepwell_runs WHERE closed = 0 AND lease_unt
     AND due IS NOT NULL"""
 LEASED = """SELECT lease_until, owner_lock, due, run_id, blocked_by FROM stepwell_runs WHERE lease_until IS NOT NULL"""
 
-COLUMNS = """r.run_id, r.incarnation, r.next_seq, r.fence, r.closed, r.status, r.workflow, r.version, r.created,
+COLUMNS = f"""r.run_id, r.incarnation, {_SEQ}, r.fence, r.closed, r.status, r.workflow, r.version, r.created,
     r.updated, r.due, r.waiting, r.tags, r.blocked, r.owner, r.lease_until, r.owner_lock, r.lease_token"""
 _FIND = f"SELECT {COLUMNS} FROM stepwell_runs r WHERE r.run_id = ?"
 _LIVE = "(r.lease_until > ? AND coalesce(r.owner_lock, '') NOT IN (SELECT value FROM json_each(?)))"

@@ -34,6 +34,10 @@ __all__ = [
 
 BUSY_SECONDS = 5.0
 
+LOG_PAGES = 4000
+"""Pages of the write-ahead log that are brought into the file together, 16 MB: a page that many commits change is
+brought there once."""
+
 RESETS_SAFELY = sqlite3.sqlite_version_info >= (3, 51, 3)
 """Whether this SQLite is free of the WAL-reset bug: before 3.51.3, a commit of one connection that overlaps a
 checkpoint of another could corrupt the file. Source: sqlite.org/wal.html, "The WAL-reset bug"."""
@@ -162,7 +166,13 @@ _VERSION_4 = """
 CREATE INDEX stepwell_runs_closed ON stepwell_runs (workflow, updated, run_id) WHERE closed = 1;
 """
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+# How long a history is, its records tell; the run's row tells how long it was when that row was last written. So the
+# record of a step is one row in one page.
+_VERSION_5 = """
+ALTER TABLE stepwell_runs RENAME COLUMN next_seq TO least_seq;
+"""
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 """What brings the tables from version 0, 1, ... to the next. Never changed once released, only added to."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -310,6 +320,7 @@ def _settings(db: sqlite3.Connection, path: str, how: Opening) -> None:
             _use_wal(db, path)
     wanted = {"synchronous": how.synchronous, "foreign_keys": 1, "trusted_schema": 0}
     wanted |= {"mmap_size": 0, "cell_size_check": 1, "busy_timeout": int(BUSY_SECONDS * 1000)}
+    wanted |= {"wal_autocheckpoint": LOG_PAGES}
     if sys.platform == "darwin":  # pragma: no cover - there only this flushes the drive's own cache
         wanted |= {"fullfsync": 1, "checkpoint_fullfsync": 1}
     for name, value in wanted.items():

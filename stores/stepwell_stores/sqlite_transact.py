@@ -12,7 +12,7 @@ from stepwell.store import AlreadyCommitted, AppendOutcome, Committed, Draft, No
 from . import sqlite_rows as sql
 from .sqlite_database import AmbiguousError, Database, NotWrittenError
 from .sqlite_guest import Guest
-from .sqlite_history import advance, found, insert
+from .sqlite_history import advance, found
 from .sqlite_schema import primary_code
 
 __all__ = ["transact"]
@@ -62,9 +62,8 @@ def transact(
             raise _OfWorkError(error) from error
         run_id, incarnation, fence, seq = at
         lines = seal(records, session=fence, offset=seq, attempt_id=attempt_id)
-        if not advance(db, at, len(lines), None, "open", False):
+        if not advance(db, at, lines, None, "open", False):
             raise StoreError(f"run {run_id!r} moved on while its transaction had the lock; nothing was written")
-        insert(db, run_id, incarnation, seq, lines)
         return Committed(seq, incarnation)
 
     try:

@@ -25,7 +25,7 @@ from stepwell.store import ClosedKey, RunHead, Status, StoreSize, closed_key
 from .rules import Clock, check_limit, status_from
 from .sqlite_database import Database
 from .sqlite_leases import Leases
-from .sqlite_rows import COLUMNS, Row
+from .sqlite_rows import COLUMNS, EVENTS, Row
 from .sqlite_schema import check_version
 
 __all__ = ["SqliteUpkeep", "closed_statement"]
@@ -37,7 +37,6 @@ _KEY = "workflow, updated, run_id"
 STATUSES = "SELECT status, count(*) FROM stepwell_runs GROUP BY status"
 LEASED = """SELECT status, lease_until, owner_lock FROM stepwell_runs
     WHERE lease_until IS NOT NULL AND closed = 0"""
-EVENTS = "SELECT total(next_seq) FROM stepwell_runs"
 EARLIER = """SELECT count(*) FROM stepwell_runs r CROSS JOIN stepwell_events e
     ON e.run_id = r.run_id AND e.incarnation < r.incarnation WHERE r.incarnation > 0"""
 

@@ -155,7 +155,7 @@ def test_damage_is_named(
     path: Path, store: SqliteStore, create: Callable[..., Lease], change: str, words: list[str]
 ) -> None:
     create(store)
-    store.append("r", 0, 1, [a_record("one"), a_record("two")], attempt_id="a", fence=1)
+    store.append("r", 0, 1, [a_record("one"), a_record("two")], attempt_id="a", fence=1, release=True)
     store.close()
     by_hand(
         path,

@@ -36,6 +36,7 @@ def make_version_1(path: Path) -> None:
     db = sqlite3.connect(path)
     db.execute("UPDATE stepwell_runs SET blocked = ?, blocked_by = 'abc' WHERE blocked IS NOT NULL", (old,))
     db.execute("ALTER TABLE stepwell_runs RENAME COLUMN lease_token TO lease_attempt")
+    db.execute("ALTER TABLE stepwell_runs RENAME COLUMN least_seq TO next_seq")
     db.execute("DROP INDEX stepwell_runs_kinds")
     db.execute("DROP INDEX stepwell_runs_closed")
     db.execute("UPDATE stepwell_schema SET version = 1")

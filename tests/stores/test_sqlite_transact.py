@@ -402,7 +402,7 @@ def test_it_may_make_tables_and_read_those_of_the_store(store: SqliteStore, path
         db.execute("PRAGMA defer_foreign_keys = ON")
         assert 3 == len(db.execute("PRAGMA table_info(accounts)").fetchall())
         assert ("wal",) == db.execute("PRAGMA journal_mode").fetchone()
-        assert ("r", 1) == db.execute("SELECT run_id, next_seq FROM stepwell_runs").fetchone()
+        assert ("r", 1) == db.execute("SELECT run_id, least_seq FROM stepwell_runs").fetchone()
         with db.blobopen("blobs", "b", 1) as blob:
             blob.write(b"abcd")
 

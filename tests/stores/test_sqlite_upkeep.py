@@ -77,7 +77,8 @@ def test_closed_runs_and_sizes_are_found_by_index(store: SqliteStore) -> None:
     ]
     for statement, values in [*asked, (sqlite_upkeep.LEASED, []), (sqlite_upkeep.STATUSES, [])]:
         plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
-        assert 1 == len(plan), plan
+        end = ["CORRELATED SCALAR SUBQUERY 1", "SEARCH e USING PRIMARY KEY (run_id=? AND incarnation=?)"]
+        assert plan[1:] in ([], end), plan
         assert "INDEX" in plan[0], (statement, plan)
         if "workflow, updated, run_id)" in statement:
             assert plan[0].startswith("SEARCH r USING INDEX stepwell_runs_closed"), plan
