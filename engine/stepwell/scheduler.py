@@ -29,6 +29,7 @@ MAX_TURN = 100_000
 """Commands that one turn may issue: a loop that never waits for anything is a mistake."""
 
 _NOT_CANCELLED = CancelState.NONE
+_COMMAND: Any = Command  # one that is an effect has a name besides
 
 
 class Host(Protocol):
@@ -189,7 +190,7 @@ class Scheduler:
 
     def _issue(self, fiber: Fiber, command: Any) -> Verdict | None:
         """Take in what a fiber yielded: its answer, where there is one at once, or None when the fiber blocks."""
-        if not isinstance(command, Command):
+        if not isinstance(command, _COMMAND):
             raise self.invalid(fiber, f"it yielded {_shown(command)}")
         self.made.pop(id(command), None)
         if not command.numbered:
@@ -198,12 +199,18 @@ class Scheduler:
             stops = command.is_group or command.is_effect or command.is_child
             if command.is_wait or (stops and fiber.cancel is CancelState.DUE):
                 return self._throw_cancelled(fiber)
-        at = f"{fiber.path}{fiber.count}"
-        fiber.count += 1
+        count = fiber.count
+        at = f"{fiber.path}{count}"
+        fiber.count = count + 1
         if self.trace is not None:
             self.trace.append((at, command))
         if command.is_effect:
-            pending = self._numbered(at, command, fiber)
+            name, numbers = command.name, self._numbers  # a step has the number of its name
+            number = numbers[name] = numbers.get(name, 0) + 1
+            if number == 1 and name == "<lambda>":
+                why = "a lambda has no name to be recorded by; write Step(...).options(name=...)"
+                raise self.invalid(fiber, why)
+            pending = Pending(at, command, fiber, name, number)
         elif command.is_group:
             return self._open(fiber, command, at)
         else:
@@ -213,14 +220,6 @@ class Scheduler:
                 return at_once
         fiber.waiting = self.pending[at] = pending
         return None
-
-    def _numbered(self, at: str, command: Any, fiber: Fiber) -> Pending:
-        """A step, with the number of its name."""
-        name, numbers = command.name, self._numbers
-        number = numbers[name] = numbers.get(name, 0) + 1
-        if number == 1 and name == "<lambda>":
-            raise self.invalid(fiber, "a lambda has no name to be recorded by; write Step(...).options(name=...)")
-        return Pending(at, command, fiber, name, number)
 
     def _throw_cancelled(self, fiber: Fiber) -> Verdict | None:
         """Cancelled, thrown at a `yield`; None when the fiber has gone on waiting too often and the run is failed."""

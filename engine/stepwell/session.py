@@ -212,10 +212,7 @@ class Session(Ledger):
         """Write what effects came to, and only then feed it; False when there is more, or the tail had moved."""
         machine, outcomes = self.machine, self._outcomes
         for at, event in list(outcomes.items()):
-            pending = machine.pending.get(at)
-            if pending is not None and not pending.cancelling and type(event) is e.Step:
-                continue
-            if pending is None:
+            if (pending := machine.pending.get(at)) is None:
                 self.flights.report_void(outcomes.pop(at))
             elif pending.cancelling and isinstance(event, e.Attempt):  # since the attempt failed
                 outcomes[at] = self.flights.given_up(pending, event)
@@ -234,8 +231,7 @@ class Session(Ledger):
                 events[:0] = pulse.last_of(machine, chosen)
             if not self._append(events):
                 return False
-            if pulse.fresh:
-                pulse.written(events)
+            pulse.written(events)
             if chosen is outcomes:
                 self._outcomes = outcomes = {}
             else:

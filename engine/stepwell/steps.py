@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
@@ -156,7 +155,7 @@ def step(
             setattr(fn, _STEP_DEFAULTS, options)
         except AttributeError as e:
             raise InvalidInputError(f"@step can't mark {fn!r}; wrap it in a function") from e
-        _callees.pop(id(fn), None)
+        getattr(fn, "__dict__", {}).pop(_CALLEE, None)
         return fn
 
     return mark
@@ -172,6 +171,7 @@ class Callee(msgspec.Struct, eq=False):
         is_async: whether what is called in the end is `async def`.
         result: the type of its result, once somebody has resolved it.
         no_stream: why a Stream can't be made of it, or "".
+        owner: the id of the function that this is kept at: a decorator may have copied its attributes to another one.
     """
 
     name: str
@@ -180,22 +180,23 @@ class Callee(msgspec.Struct, eq=False):
     is_async: bool
     result: Any = None
     no_stream: str = ""
+    owner: int = 0
 
 
-_callees: dict[int, tuple[Any, Callee]] = {}  # by id, with a weak reference to the function
+_CALLEE = "__stepwell_callee__"  # of a function: what is known of it
 
 
 def callee_of(fn: Callable[..., Any]) -> Callee:
     """What is known of a function; for plain ones and their methods it is found out once."""
     own: Any = getattr(fn, "__func__", fn) if type(fn) is MethodType else fn
-    known = _callees.get(id(own))
-    if known is not None and known[0]() is own:
-        return known[1]
-    callee = _look_at(fn)
-    if type(own) is FunctionType:
-        key = id(own)
-        _callees[key] = weakref.ref(own, lambda _: _callees.pop(key, None)), callee
-    return callee
+    if type(own) is not FunctionType:
+        return _look_at(fn)
+    known: Callee | None = own.__dict__.get(_CALLEE)
+    if known is None or known.owner != id(own):
+        known = _look_at(fn)
+        known.owner = id(own)
+        setattr(own, _CALLEE, known)
+    return known
 
 
 def _look_at(fn: Any) -> Callee:
@@ -266,8 +267,12 @@ class Step(Command[T_co]):
     @overload
     def __init__(self: Step[R], fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
     def __init__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        known = _callees.get(id(fn))  # `callee_of`, without the call where it is known
-        callee = known[1] if known is not None and known[0]() is fn else callee_of(fn)
+        try:
+            callee: Callee = fn.__stepwell_callee__  # type: ignore[attr-defined]  # as `callee_of`, without a call
+            if callee.owner != id(fn):
+                callee = callee_of(fn)
+        except Exception:  # noqa: BLE001 - an object around a function may raise anything
+            callee = callee_of(fn)
         if callee.trouble:
             raise InvalidInputError(callee.trouble)
         fields = self.__dict__  # what attrs would do for a frozen class, in half the time: every step has one of these
