@@ -12,6 +12,7 @@ from . import events as e
 from . import lifecycle as lc
 from .blocking import block_leased
 from .deciding import is_decided
+from .ends import STATUS
 from .errands import Began, Errands
 from .errors import (
     ConflictError,
@@ -33,7 +34,7 @@ from .machine import Machine
 from .outcomes import Outcome, RunFailed, Running
 from .reading import newest_event, outcome_of_head
 from .registry import known_workflow
-from .session import CODE_ERRORS, PASSING, STATUS, GoesOn, Session
+from .session import CODE_ERRORS, PASSING, GoesOn, Session
 from .sessions import Sessions
 from .signals import Message
 from .store import (

@@ -12,8 +12,12 @@ from . import events as e
 from .failures import failure_of
 from .loading import Loaded
 from .machine import Machine
+from .store import Status
 
-__all__ = ["closing_event", "next_events"]
+__all__ = ["STATUS", "closing_event", "next_events"]
+
+STATUS: dict[str, Status] = {"complete": "completed", "cancelled": "cancelled", "error": "failed"}
+"""The status of a closed run, by how its machine ended."""
 
 
 def closing_event(machine: Machine, seq: int, stamp: str) -> e.EventBase:

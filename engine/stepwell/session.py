@@ -22,7 +22,7 @@ from . import commands as c
 from . import events as e
 from . import lifecycle as lc
 from .blocking import block_driven
-from .ends import closing_event, next_events
+from .ends import STATUS, closing_event, next_events
 from .errors import CodecError, CorruptHistoryError, DivergenceError, InvalidInputError, LeaseLostError, StepwellError
 from .fibers import Pending
 from .frontier import answer_to, suspend_event
@@ -39,16 +39,13 @@ from .restarts import Restarts
 from .store import Lease, Status
 from .transacting import Transactions
 
-__all__ = ["CODE_ERRORS", "PASSING", "STATUS", "GoesOn", "Session"]
+__all__ = ["CODE_ERRORS", "PASSING", "GoesOn", "Session"]
 
 CODE_ERRORS = (DivergenceError, CodecError, InvalidInputError, HistoryLimitError)
 """Code and history don't fit: the run is blocked, its history stays as it is."""
 
 PASSING = (MemoryError, OSError, NoThreadError)
 """Want of something that the next session may have again."""
-
-STATUS: dict[str, Status] = {"complete": "completed", "cancelled": "cancelled", "error": "failed"}
-"""The status of a closed run, by how its machine ended."""
 
 POLL = 1.0
 """Seconds after which an owner that waits looks for events from outside, when nobody told it of any."""

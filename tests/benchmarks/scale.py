@@ -91,7 +91,13 @@ def section(report: Report, prefix: str = "###") -> str:
     scale = math.exp(sum(math.log(slower(row, known.value)) for known, row in pairs) / len(pairs))
     head = ("workload", "peer", "there", "here", "times slower")
     rows = [
-        (k.workload, r.system, f"{number(k.value)} {r.unit}", f"{number(r.value)} {r.unit}", f"{slower(r, k.value):.2g}")
+        (
+            k.workload,
+            r.system,
+            f"{number(k.value)} {r.unit}",
+            f"{number(r.value)} {r.unit}",
+            f"{slower(r, k.value):.2g}",
+        )
         for k, r in pairs
     ]
     parts = [
