@@ -91,23 +91,16 @@ def section(report: Report, prefix: str = "###") -> str:
     scale = math.exp(sum(math.log(slower(row, known.value)) for known, row in pairs) / len(pairs))
     head = ("workload", "peer", "there", "here", "times slower")
     rows = [
-        (
-            k.workload,
-            r.system,
-            f"{number(k.value)} {r.unit}",
-            f"{number(r.value)} {r.unit}",
-            f"{slower(r, k.value):.2g}",
-        )
-        for k, r in pairs
+        (one.workload, row.system, f"{number(one.value)} {row.unit}", f"{number(row.value)} {row.unit}", f"{times:.2g}")
+        for one, row in pairs
+        if (times := slower(row, one.value))
     ]
-    parts = [
-        f"{prefix} The scale of this machine",
+    about = (
         "Absolute aims were set on another machine, where the same peers were measured. Figures that their own code "
-        f"decides are {scale:.2g} times slower here (geometric mean), so an aim comes to as much less.",
-        grid(head, rows),
-        grid(("workload", "store", "aim there", "the same here", "measured"), _aims(report, scale)),
-    ]
-    return "\n\n".join(parts) + "\n"
+        f"decides are {scale:.2g} times slower here (geometric mean), so an aim comes to as much less."
+    )
+    aims = grid(("workload", "store", "aim there", "the same here", "measured"), _aims(report, scale))
+    return "\n\n".join([f"{prefix} The scale of this machine", about, grid(head, rows), aims]) + "\n"
 
 
 def _pairs(report: Report) -> Iterator[tuple[Known, Row]]:
