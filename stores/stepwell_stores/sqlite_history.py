@@ -61,10 +61,13 @@ def _move_row(db: sqlite3.Connection, run_id: str, end: int, head: Head | None, 
         db.execute(sql.ADVANCE_ONLY_FREE, (end, closed, run_id))
         return
     values = sql.head_values(head)
-    if frees:
-        db.execute(sql.ADVANCE_FREE, (end, closed, head.updated, *values, run_id))
-    elif db.execute(sql.ADVANCE_SAME, (end, head.updated, run_id, *values)).rowcount != 1:
-        db.execute(sql.ADVANCE, (end, head.updated, *values, run_id))
+    first = (end, closed, head.updated) if frees else (end, head.updated)
+    if not frees and db.execute(sql.ADVANCE_SAME, (*first, run_id, *values)).rowcount == 1:
+        return
+    moves, lasts = values[: sql.MOVING], values[sql.MOVING :]
+    most, whole = (sql.ADVANCE_MOST_FREE, sql.ADVANCE_FREE) if frees else (sql.ADVANCE_MOST, sql.ADVANCE)
+    if db.execute(most, (*first, *moves, run_id, *lasts)).rowcount != 1:
+        db.execute(whole, (*first, *values, run_id))
 
 
 def refusal(db: sqlite3.Connection, path: str, at: tuple[str, int, int, int], lines: list[bytes]) -> AppendOutcome:

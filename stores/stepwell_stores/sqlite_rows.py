@@ -25,15 +25,22 @@ _SEQ = """max(r.least_seq, coalesce((SELECT e.seq + 1 FROM stepwell_events e
     WHERE e.run_id = r.run_id AND e.incarnation = r.incarnation ORDER BY e.seq DESC LIMIT 1), 0))"""
 AT_TAIL = f"""SELECT 1 FROM stepwell_runs r WHERE r.run_id = ? AND r.incarnation = ? AND r.fence = ? AND r.closed = 0
     AND {_SEQ} = ? AND (SELECT version FROM stepwell_schema) = {SCHEMA_VERSION}"""
-_HEAD_COLUMNS = ("status", "due", "waiting", "blocked", "blocked_by", "workflow", "version", "created", "tags")
-_HEAD = ", ".join(f"{column} = ?" for column in _HEAD_COLUMNS)
-_SAME = " ".join(f"AND {column} IS ?" for column in _HEAD_COLUMNS)
+_MOVING = ("status", "due", "waiting", "blocked", "blocked_by")
+_LASTING = ("workflow", "version", "created", "tags")
+_MOVES = ", ".join(f"{column} = ?" for column in _MOVING)
+_HEAD = ", ".join(f"{column} = ?" for column in (*_MOVING, *_LASTING))
+_LASTS = " ".join(f"AND {column} IS ?" for column in _LASTING)
+_SAME = " ".join(f"AND {column} IS ?" for column in (*_MOVING, *_LASTING))
 
-# What an owner's append changes of the row, where it changes any of it. A head that is as before leaves all indexes
-# alone.
+# What an owner's append changes of the row, where it changes any of it. What is not set leaves its indexes alone, and
+# each index is a page of the commit: so a head that is as before sets nothing, and what hardly ever changes is set only
+# when it does.
 ADVANCE_SAME = f"UPDATE stepwell_runs SET least_seq = ?, updated = ? WHERE run_id = ? {_SAME}"
+ADVANCE_MOST = f"UPDATE stepwell_runs SET least_seq = ?, updated = ?, {_MOVES} WHERE run_id = ? {_LASTS}"
 ADVANCE = f"UPDATE stepwell_runs SET least_seq = ?, updated = ?, {_HEAD} WHERE run_id = ?"
-ADVANCE_FREE = f"UPDATE stepwell_runs SET least_seq = ?, closed = ?, {_FREE}, updated = ?, {_HEAD} WHERE run_id = ?"
+_FREED = f"UPDATE stepwell_runs SET least_seq = ?, closed = ?, {_FREE}, updated = ?"
+ADVANCE_MOST_FREE = f"{_FREED}, {_MOVES} WHERE run_id = ? {_LASTS}"
+ADVANCE_FREE = f"{_FREED}, {_HEAD} WHERE run_id = ?"
 ADVANCE_ONLY_FREE = f"UPDATE stepwell_runs SET least_seq = ?, closed = ?, {_FREE} WHERE run_id = ?"
 
 OUTSIDE = """UPDATE stepwell_runs SET least_seq = ?1, due = CASE
@@ -151,8 +158,12 @@ def find(db: sqlite3.Connection, run_id: str) -> Row | None:
     return None if found is None else Row(*found)
 
 
+MOVING = len(_MOVING)
+"""How many of `head_values` are what changes with what a run does."""
+
+
 def head_values(head: Head) -> tuple[Any, ...]:
-    """A head as the values of its columns but `updated`."""
+    """A head as the values of its columns but `updated`, what hardly ever changes last."""
     blocked_by = None if head.blocked is None else json.dumps(head.blocked.fingerprints)
     tags = json.dumps(dict(head.tags)) if head.tags else "{}"
     first = (head.status, head.due, waiting_json(head.waiting), blocked_json(head.blocked), blocked_by)
