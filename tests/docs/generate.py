@@ -23,6 +23,7 @@ import stepwell
 from stepwell import Command, StepwellError, errors, events, lifecycle, limits, streaming, testing
 from stepwell.cli import mistakes, options
 from stepwell.run_streams import RunStream
+from stepwell.testing.linting.rules import RULES
 from stepwell.worker import Worker
 from stepwell_stores import open_store
 
@@ -384,6 +385,12 @@ def testing_names() -> list[str]:
     ]
 
 
+def lint_rules() -> list[str]:
+    """The rules of lint."""
+    rows = [(f"`{one.id}`", one.finds, one.why, one.remedy) for one in RULES.values()]
+    return table("Rule | Finds | Because | Write", rows)
+
+
 def stores() -> list[str]:
     """How a store is opened."""
     return entry("open_store", open_store, "stepwell_stores.")
@@ -422,6 +429,7 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "durability where": durability.where_measured,
     "performance tables": performance.tables,
     "exit codes": exit_codes,
+    "lint rules": lint_rules,
 }
 
 

@@ -22,6 +22,7 @@ _VALUE = "JSON, '@FILE' or '-' for standard input"
 _NEEDS_APP = "Runs workflow code, so it needs --app."
 _INCARNATION = "an earlier one; 0 is the first (default: the newest)"
 _DIFFERS = "Exit code 0 when they are the same, 1 when they differ."
+_READS_ONLY = "Reads source; imports and runs nothing. Exit code 1 when there are findings."
 _SERVES = f"SIGTERM or Ctrl-C: the steps that run are recorded, then it ends; the second one kills it. {_NEEDS_APP}"
 
 _EPILOG = f"""\
@@ -251,6 +252,15 @@ def _services(verb: Callable[..., argparse.ArgumentParser]) -> None:
     add_upkeep(verb)
     verb("verify", _call_verify, "Read every byte of a store and tell what is damaged", "Changes no record.")
     verb("doctor", _call_doctor, "Show what a store survives, how its runs stand, and what wants to be looked at")
+    made = verb("lint", _call_lint, "Find what makes workflow code differ from one replay to the next", _READS_ONLY)
+    made.add_argument("targets", metavar="MODULE|FILE", nargs="*", help="modules, packages, files, folders")
+    made.add_argument(
+        "--format",
+        choices=("text", "editor", "github"),
+        default="text",
+        help="editor: file:line:column: RULE text; github: annotations of a workflow of GitHub (default: text)",
+    )
+    made.add_argument("--rules", action="store_true", help="show the rules, and lint nothing")
 
 
 def _call_diff(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -269,6 +279,12 @@ def _call_doctor(options: argparse.Namespace, terminal: Terminal) -> int:
     from .doctoring import doctor
 
     return doctor(options, terminal)
+
+
+def _call_lint(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .linting import lint
+
+    return lint(options, terminal)
 
 
 def _threads(text: str) -> int:

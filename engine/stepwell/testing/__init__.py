@@ -14,6 +14,7 @@ from .answers import (
     unpause,
 )
 from .environments import InlineExecutor, SeededEntropy, VirtualClock
+from .linting import Finding, LintError, lint
 from .replaying import Replay, replay
 from .simulating import REAL, Call, Simulation, SimulationError, simulate
 
@@ -21,7 +22,9 @@ __all__ = [
     "REAL",
     "Answer",
     "Call",
+    "Finding",
     "InlineExecutor",
+    "LintError",
     "Replay",
     "SeededEntropy",
     "Simulation",
@@ -31,6 +34,7 @@ __all__ = [
     "cancel",
     "cancelled",
     "fired",
+    "lint",
     "patched",
     "pause",
     "raised",
