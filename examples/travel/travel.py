@@ -64,6 +64,8 @@ def desk(served: int) -> Flow[int]:
         traveller = yield from Suspend("order", into=str, reason=f"served so far: {served}")
         if not traveller:
             return served
+        if not traveller.isprintable() or len(traveller) > 40:
+            continue  # no run could have such a name, and one bad order must not stop the desk
         yield Child(trip, traveller).options(detached=True, run_id=f"trip-{traveller}", budget=600)
         served += 1
     yield ContinueAsNew(served)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,10 @@ from attrs import frozen
 
 from stepwell import (
     All,
+    BudgetExceededError,
     Cancelled,
+    Child,
+    ChildFailed,
     CodecError,
     Emit,
     Flow,
@@ -24,12 +28,13 @@ from stepwell import (
     SetState,
     Signal,
     Sleep,
+    Spend,
     Step,
     Suspend,
     failed,
     workflow,
 )
-from stepwell.testing import REAL, SimulationError, raised, replay, returned, simulate
+from stepwell.testing import REAL, SimulationError, raised, received, replay, returned, simulate, takes, traced
 
 
 @frozen
@@ -310,3 +315,192 @@ def test_replay_of_the_same_workflow_agrees() -> None:
         return (yield from Step(draft, text))
 
     assert replay(short, "t", history=[returned("d")]).result == simulate(short, "t", fakes={draft: "d"}).result
+
+
+# ---- failures, time, children, what is told
+
+
+@workflow
+def part(name: str) -> Flow[str]:
+    """A child that takes a month and a step."""
+    yield Sleep(timedelta(days=30))
+    return (yield from Step(draft, name))
+
+
+@workflow
+def whole(names: list[str]) -> Flow[list[str]]:
+    parts = yield from All(*(Child(part, name) for name in names))
+    yield Step(send, "+".join(parts))
+    return list(parts)
+
+
+@pytest.mark.parametrize("crash_after", [None, "every"])
+def test_children_are_run_for_real_with_fakes_for_their_steps(crash_after: Any) -> None:
+    """Their month passes in no time either, and none of the looks of their parent counts."""
+    run = simulate(whole, ["a", "b"], fakes={draft: str.upper, send: "sent"}, crash_after=crash_after)
+    assert ["A", "B"] == run.result
+    late = run.elapsed - timedelta(days=30)  # a parent whose child died before it told finds out by looking
+    assert timedelta(0) <= late <= timedelta(minutes=10 if crash_after else 0)
+    assert ["completed", "completed"] == [child.status for child in run.children.values()]
+    assert 3 == len(run.calls)
+    assert {"simulation", *run.children} == {call.run_id for call in run.calls}
+
+
+@pytest.mark.parametrize("crash_after", [None, 3, "every"])
+@pytest.mark.parametrize("key", [part, "part"])
+def test_children_are_faked_by_workflow_or_name(key: Any, crash_after: Any) -> None:
+    """They take no time, unless the fake says so."""
+    fakes = {key: [takes(timedelta(hours=2), "x"), str.upper], "send": "sent"}
+    run = simulate(whole, ["a", "b"], fakes=fakes, crash_after=crash_after)
+    assert ["x", "B"] == run.result
+    assert timedelta(hours=2) == run.elapsed
+    assert [("part", ("a",)), ("part", ("b",))] == [(call.step_id, call.args) for call in run.calls[:2]]
+
+
+def test_a_child_that_is_faked_to_fail_fails_its_parent() -> None:
+    run = simulate(whole, ["a"], fakes={part: RateLimited("no part")})
+    assert run.failure.is_a(ChildFailed, RateLimited)
+    assert ["failed"] == [child.status for child in run.children.values()]
+
+
+def test_a_childs_fake_has_to_fit_its_result() -> None:
+    assert simulate(whole, ["a"], fakes={part: 7}).failure.is_a(CodecError)
+
+
+def test_a_fake_for_a_child_that_says_real_is_none() -> None:
+    run = simulate(whole, ["a"], fakes={part: REAL, "draft": "x", "send": "sent"})
+    assert (["x"], timedelta(days=30)) == (run.result, run.elapsed)
+
+
+def test_a_race_between_a_child_and_time_is_decided_by_virtual_time() -> None:
+    @workflow
+    def impatient() -> Flow[str]:
+        name, _ = yield Race(child=Child(part, "a"), time=Sleep(timedelta(days=7)))
+        return str(name)
+
+    run = simulate(impatient, fakes={draft: "x"})
+    assert ("time", timedelta(days=7)) == (run.result, run.elapsed)
+    assert ["cancelled"] == [child.status for child in run.children.values()]
+
+
+def test_each_attempt_has_an_answer_of_its_own() -> None:
+    """Failures by attempt, with the delays of the policy between them."""
+
+    @workflow
+    def tries() -> Flow[str]:
+        return (yield from Step(draft, "a").options(retry=RetryPolicy(4, initial=10, factor=3, jitter=0)))
+
+    run = simulate(tries, fakes={draft: [RateLimited("1"), ValueError("2"), "third"]})
+    assert "third" == run.result
+    assert [(1, 0), (2, 10), (3, 40)] == [(call.attempt, call.time.total_seconds()) for call in run.calls]
+
+
+def test_a_step_that_takes_longer_than_it_may_is_timed_out_and_tried_again() -> None:
+    @workflow
+    def slow() -> Flow[str]:
+        once = Step(draft, "a").options(timeout=30, retry=RetryPolicy(2, initial=1, jitter=0))
+        return (yield from once)
+
+    run = simulate(slow, fakes={draft: [takes(60, "late"), takes(20, "in time")]})
+    assert ("in time", timedelta(seconds=51)) == (run.result, run.elapsed)
+    assert "took longer than 30 s" in run.trace()
+
+
+def test_a_workflow_that_never_ends_is_followed_for_as_long_as_is_said() -> None:
+    @workflow
+    def ticks() -> Flow[None]:
+        while True:
+            yield Step(send, "tick")
+            yield Sleep(timedelta(hours=1))
+
+    run = simulate(ticks, fakes={send: "sent"}, until=timedelta(days=1))
+    assert (25, "suspended", timedelta(days=1)) == (len(run.calls), run.status, run.elapsed)
+
+
+def test_a_workflow_of_thirty_days_takes_milliseconds() -> None:
+    """720 polls; the bound is wide, for a machine that has other things to do."""
+
+    @workflow
+    def polls() -> Flow[int]:
+        for turn in range(30 * 24):
+            yield Step(send, str(turn))
+            yield Sleep(timedelta(hours=1))
+        return 1
+
+    begun = time.process_time()
+    run = simulate(polls, fakes={send: "sent"})
+    assert timedelta(days=30) == run.elapsed
+    assert time.process_time() - begun < 5
+
+
+def test_a_budget_is_kept() -> None:
+    @workflow
+    def spends() -> Flow[None]:
+        yield Spend(3)
+        yield Spend(4)
+
+    run = simulate(spends, budget=5)
+    assert run.failure.is_a(BudgetExceededError)
+    assert 7 == run.spent
+
+
+def test_a_signal_may_say_who_sends_it() -> None:
+    @workflow
+    def decides() -> Flow[str]:
+        decision = yield from Suspend(reply).decided()
+        return f"{decision.value} by {decision.actor}"
+
+    run = simulate(decides, signals={reply: (5, received(reply, "yes", actor="grace"))})
+    assert "yes by grace" == run.result
+
+
+def test_the_trace_tells_everything_that_happened() -> None:
+    run = simulate(
+        whole, ["a"], fakes={draft: [RateLimited("slow down"), "A"], send: "sent"}, crash_after=2, retry=RetryPolicy(2)
+    )
+    text = run.trace()
+    for said in (
+        "start       whole",
+        "crash       number 1",
+        "time        2026-01-31",
+        "draft('a')",
+        "draft('a'), attempt 2",
+        "error=RateLimited: slow down",
+        "childResult",
+        'result="A"',
+    ):
+        assert said in text
+
+
+def test_what_stops_a_simulation_is_told_with_what_had_happened() -> None:
+    with pytest.raises(SimulationError, match="what had happened:") as caught:
+        simulate(whole, ["a"], fakes={draft: "A"})
+    assert "no fake for step 'send'" in str(caught.value)
+    assert "draft('a')" in str(caught.value)
+
+
+def test_the_stories_of_a_test_can_be_collected() -> None:
+    """For whoever prints them when it fails."""
+    with traced() as stories:
+        simulate(part, "a", fakes={draft: "x"})
+        simulate(whole, [], fakes={send: "sent"})
+    assert 2 == len(stories)
+    assert "sleep" in str(stories[0])
+
+
+def test_a_long_story_is_shortened_in_the_middle() -> None:
+    @workflow
+    def long() -> Flow[None]:
+        for _ in range(1500):
+            yield Sleep(1)
+
+    lines = simulate(long).trace().splitlines()
+    assert len(lines) == 2001
+    assert "lines are left out" in lines[1000]
+    assert ("start", "complete") == (lines[0].split()[1], lines[-1].split()[1])
+
+
+@pytest.mark.parametrize("wrong", [{"until": -1}, {"budget": -1}, {"fakes": {"draft": 1}, "until": "soon"}])
+def test_wrong_bounds_are_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidInputError):
+        simulate(part, "a", **wrong)

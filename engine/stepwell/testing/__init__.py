@@ -13,34 +13,50 @@ from .answers import (
     returned,
     unpause,
 )
+from .chronicle import traced
+from .determinism import NotDeterministicError, assert_deterministic
+from .drawing import DrawnRun, histories
+from .ending import DeadEndError, assert_ends
 from .environments import InlineExecutor, SeededEntropy, VirtualClock
+from .explaining import explain_difference
+from .fakes import takes
 from .linting import Finding, LintError, lint
-from .replaying import Replay, replay
+from .replaying import Replay, prefixes, replay
 from .simulating import REAL, Call, Simulation, SimulationError, simulate
 
 __all__ = [
     "REAL",
     "Answer",
     "Call",
+    "DeadEndError",
+    "DrawnRun",
     "Finding",
     "InlineExecutor",
     "LintError",
+    "NotDeterministicError",
     "Replay",
     "SeededEntropy",
     "Simulation",
     "SimulationError",
     "VirtualClock",
     "WrongAnswerError",
+    "assert_deterministic",
+    "assert_ends",
     "cancel",
     "cancelled",
+    "explain_difference",
     "fired",
+    "histories",
     "lint",
     "patched",
     "pause",
+    "prefixes",
     "raised",
     "received",
     "replay",
     "returned",
     "simulate",
+    "takes",
+    "traced",
     "unpause",
 ]

@@ -38,7 +38,7 @@ class Answer:
         signal: name of the signal, for "received".
         into: type of its payload, when a typed Signal was given.
         at: path of the command, such as "2.0.1".
-        step: step id, such as "classify#2".
+        step: step id, such as "classify#2"; of a child, the name of its workflow.
         wait: wait id that a signal names.
         actor: who sends it, for "received".
         metadata: what else is said of it.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..errors import InvalidInputError
 from ..events import micros
 from ..retry import as_seconds
 
-__all__ = ["EPOCH", "InlineExecutor", "SeededEntropy", "VirtualClock"]
+__all__ = ["EPOCH", "InlineExecutor", "SeededEntropy", "VirtualClock", "same_chance"]
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """When a simulation begins, unless it is told otherwise."""
@@ -79,3 +80,19 @@ class InlineExecutor(Executor):
         except BaseException as error:  # noqa: BLE001 - the future's reader decides
             future.set_exception(error)
         return future
+
+
+@contextmanager
+def same_chance(seed: int | None = None) -> Iterator[None]:
+    """Leave the state of `random`, which a workflow may draw from by mistake, as it was.
+
+    Args:
+        seed: what it is to begin with meanwhile; None: with what it has.
+    """
+    state = random.getstate()
+    if seed is not None:
+        random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)

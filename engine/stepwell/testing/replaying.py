@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, TypeVarTuple
 from uuid import UUID
 
+from attrs import evolve
 from msgspec import Raw
 
 from .. import commands as c
@@ -24,8 +25,9 @@ from ..strictness import InputCheck
 from ..workflows import Workflow, check_workflow
 from .answers import Answer, WrongAnswerError, returned  # noqa: F401 - for the doctest
 from .environments import EPOCH
+from .wording import child_name, place_of, takes, words_for
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "prefixes", "replay"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -68,6 +70,7 @@ class Replay(Generic[R]):
         self.machine = Machine(workflow, start, codec=codec, run_id="replay", trace=self.commands)
         self._check = InputCheck("replay", workflow.name, codec, self.commands) if strict_inputs else None
         self._recorded = False  # a recorded history brings its own emit events
+        self._number = 0  # of the answer that is fed
 
     # ---- what a test asks
 
@@ -154,10 +157,11 @@ class Replay(Generic[R]):
             self._recorded = True
             self._feed(answer)
             return
+        self._recorded = False  # what a recorded history has left off at is answered by itself from here on
+        self._number += 1
         self.settle(old=answer.kind in _OWN)
         for event in self._events_of(answer):
             self._feed(event)
-        self._recorded = False
         self.settle()
 
     def _feed(self, event: e.EventBase) -> None:
@@ -177,7 +181,7 @@ class Replay(Generic[R]):
             old: while Patched is asked, answer as a run that was recorded before the patch.
         """
         while not self._recorded and (old or self.machine.asking is None):
-            asked = next((p for p in self._reachable() if isinstance(p.command, _BY_THEMSELVES)), None)
+            asked = next((p for p in self.reachable() if isinstance(p.command, _BY_THEMSELVES)), None)
             if asked is None:
                 return
             command = asked.command
@@ -200,18 +204,18 @@ class Replay(Generic[R]):
             if self.machine.asking is None:
                 raise self._wrong(answer, "no Patched is asked")
             return [e.Patch(change_id=self.machine.asking, timestamp=stamp)]
-        pending = self._addressed(answer)
+        pending = self.addressee(answer)
         if answer.kind == "fired":
             return self._fire(pending, stamp)
         if isinstance(pending.command, c.Child):
             return self._child(answer, pending, pending.command, stamp)
         if answer.kind == "cancelled":
             if not pending.cancelling:
-                raise self._wrong(answer, f"nobody cancels {_words(pending)}")
+                raise self._wrong(answer, f"nobody cancels {words_for(pending)}")
             return [e.Cancelled(at=pending.at, timestamp=stamp)]
         return [self._outcome(answer, pending, stamp)]
 
-    def _addressed(self, answer: Answer) -> Pending:
+    def addressee(self, answer: Answer) -> Pending:
         """The pending command that an answer is for: the addressed one, else the oldest that it can answer."""
         kinds: tuple[type[Any], ...] = _VALUES
         if answer.kind in ("raised", "cancelled"):
@@ -220,18 +224,29 @@ class Replay(Generic[R]):
             kinds = (c.Sleep, c.Suspend)
         fit = [
             p
-            for p in self._reachable()
+            for p in self.reachable()
             if isinstance(p.command, kinds)
             and (answer.at is None or p.at == answer.at)
-            and (answer.step is None or p.step_id == answer.step)
+            and (answer.step is None or answer.step == (p.step_id or child_name(p)))
             and (answer.kind != "cancelled" or p.cancelling)
             and (answer.kind != "fired" or isinstance(p.command, c.Sleep) or _timeout(p.command) is not None)
         ]
         if not fit:
-            raise self._wrong(answer, "nothing pending takes this answer")
+            where = f" at {answer.at!r}" if answer.at else f" of {answer.step!r}" if answer.step else ""
+            raise self._wrong(answer, f"nothing pending takes this answer{where}")
         return fit[0]
 
-    def _reachable(self) -> list[Pending]:
+    def addressed_to(self, pending: Pending, answer: Answer) -> Answer:
+        """Give the answer with the address of a pending command, if it would go to another one without."""
+        try:
+            plain = self.addressee(answer)
+        except WrongAnswerError:
+            plain = None
+        if plain is not None and plain.at == pending.at:
+            return answer
+        return evolve(answer, step=pending.step_id) if pending.step_id else evolve(answer, at=pending.at)
+
+    def reachable(self) -> list[Pending]:
         """The frontier; while Patched is asked, as it is on an old run: an answer to anything else says False."""
         if self.machine.asking is None:
             return list(self.machine.pending.values())
@@ -285,7 +300,7 @@ class Replay(Generic[R]):
             return e.Random(at=pending.at, value=answer.value, timestamp=stamp)
         if isinstance(command, c.Uuid) and isinstance(answer.value, UUID):
             return e.Uuid(at=pending.at, value=str(answer.value), timestamp=stamp)
-        raise self._wrong(answer, f"{_words(pending)} can't give that value")
+        raise self._wrong(answer, f"{words_for(pending)} can't give that value")
 
     def _encoded(self, answer: Answer, into: Any) -> Raw:
         try:
@@ -329,20 +344,36 @@ class Replay(Generic[R]):
             return f"it has ended ({machine.status})"
         if machine.asking is not None:
             return f"it asks Patched({machine.asking!r})"
-        return "it waits for " + (", ".join(map(_words, machine.pending.values())) or "nothing")
+        return "it waits for " + (", ".join(map(words_for, machine.pending.values())) or "nothing")
 
     def _wrong(self, answer: Answer, why: str) -> WrongAnswerError:
         so_far = "\n".join(f"  {at:8} {describe(command)}" for at, command in self.commands) or "  nothing"
-        return WrongAnswerError(f"answer {answer}: {why}\ncommands so far:\n{so_far}\nnow {self._where()}")
+        wanted = "\n".join(f"  {words_for(p)}, {place_of(p)}: {takes(p)}" for p in self.machine.pending.values())
+        if self.machine.asking is not None:
+            wanted = f"  Patched({self.machine.asking!r}): patched(), or what an old run has been answered next"
+        expected = f"\nexpected next, any of\n{wanted}" if wanted else ""
+        return WrongAnswerError(
+            f"answer {self._number}, {answer}: {why}\ncommands so far:\n{so_far}\nnow {self._where()}{expected}"
+        )
 
 
 def _timeout(command: c.Command[Any]) -> float | None:
     return command.timeout if isinstance(command, c.Suspend) else None
 
 
-def _words(pending: Pending) -> str:
-    name = f"step {pending.step_id!r}" if pending.step_id else describe(pending.command)
-    return f"{name} at {pending.at}"
+def prefixes(history: Iterable[Any]) -> Iterator[list[Any]]:
+    """Give every prefix of a history, the shortest first: a run is where one of them leaves it, at any time.
+
+    Args:
+        history: recorded events, or answers; the `start` that a recorded one begins with is in every prefix.
+
+    Example:
+        >>> [len(part) for part in prefixes([returned(1), returned(2)])]
+        [0, 1, 2]
+    """
+    events = list(history)
+    for length in range(1 if events and isinstance(events[0], e.Start) else 0, len(events) + 1):
+        yield events[:length]
 
 
 def replay(
