@@ -32,6 +32,7 @@ class Sizes:
     signals: int
     crowds: tuple[int, ...]
     asks: int
+    fleet: int
     floor_rows: int
 
 
@@ -45,6 +46,7 @@ FULL = Sizes(
     signals=200,
     crowds=(100_000,),
     asks=50,
+    fleet=10_000,
     floor_rows=3000,
 )
 QUICK = Sizes(
@@ -57,6 +59,7 @@ QUICK = Sizes(
     signals=3,
     crowds=(4000,),
     asks=2,
+    fleet=20,
     floor_rows=30,
 )
 SOAK = Sizes(
@@ -69,6 +72,7 @@ SOAK = Sizes(
     signals=200,
     crowds=(100_000, 1_000_000),
     asks=50,
+    fleet=10_000,
     floor_rows=3000,
 )
 

@@ -16,7 +16,17 @@ from typing import Any
 
 from .probes import asked, peak_memory, settled
 
-__all__ = ["appends", "driven", "first_insert", "idle", "inserts", "lines_decoded", "page", "rows_decoded"]
+__all__ = [
+    "all_rows_decoded",
+    "appends",
+    "driven",
+    "first_insert",
+    "idle",
+    "inserts",
+    "lines_decoded",
+    "page",
+    "rows_decoded",
+]
 
 _TABLE = """CREATE TABLE floor (run_id TEXT NOT NULL, incarnation INTEGER NOT NULL, seq INTEGER NOT NULL,
     body BLOB NOT NULL, PRIMARY KEY (run_id, incarnation, seq)) WITHOUT ROWID"""
@@ -126,6 +136,22 @@ def rows_decoded(database: str, run_id: str) -> dict[str, Any]:
     query = "SELECT body FROM stepwell_events WHERE run_id = ? ORDER BY incarnation, seq"
     count = 0
     for (body,) in db.execute(query, (run_id,)):
+        decode(body)
+        count += 1
+    seconds = time.perf_counter() - began
+    db.close()
+    return _result(count, seconds, "reading") | {"seconds": seconds}
+
+
+def all_rows_decoded(database: str) -> dict[str, Any]:
+    """A SELECT of all records of all runs, each decoded into plain objects: one process, one statement."""
+    import msgspec
+
+    decode = msgspec.json.decode
+    began = time.perf_counter()
+    db = sqlite3.connect(database, isolation_level=None)
+    count = 0
+    for (body,) in db.execute("SELECT body FROM stepwell_events ORDER BY run_id, incarnation, seq"):
         decode(body)
         count += 1
     seconds = time.perf_counter() - began

@@ -10,7 +10,7 @@ from attrs import frozen
 from . import processes
 from .bench import Bench, Workload
 
-__all__ = ["LENGTH", "Answer", "Crowd", "Replay", "Runs", "Start", "Steps"]
+__all__ = ["LENGTH", "Answer", "Check", "Crowd", "Replay", "Runs", "Start", "Steps"]
 
 LENGTH = 3
 """Steps of a short run."""
@@ -194,3 +194,21 @@ class Crowd(Workload):
         asked = processes.child("work_crowd.ask", directory=place, times=bench.sizes.asks)
         claimed = processes.child("work_crowd.claims", directory=place, times=bench.sizes.asks)
         return asked | claimed
+
+
+@frozen
+class Check(Workload):
+    """(i) all open runs of a store replayed against the code at hand."""
+
+    count: int = 0
+    EVENTS: ClassVar = 100
+
+    def prepare(self, bench: Bench, place: str) -> dict[str, Any]:
+        processes.child("work_fleet.fill", directory=place, count=self.count, events=self.EVENTS)
+        return {}
+
+    def floor(self, bench: Bench, place: str, ready: dict[str, Any]) -> dict[str, Any]:
+        return processes.child("floors.all_rows_decoded", database=f"{place}/runs.db")
+
+    def measure(self, bench: Bench, place: str, ready: dict[str, Any]) -> dict[str, Any]:
+        return processes.child("work_fleet.check", directory=place, count=self.count)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .bench import Sizes, Workload
-from .measures import LENGTH, Answer, Crowd, Replay, Runs, Start, Steps
+from .measures import LENGTH, Answer, Check, Crowd, Replay, Runs, Start, Steps
 from .rows import Figure
 
 __all__ = ["NAMES", "TITLES", "workloads"]
 
-NAMES = ("steps", "runs", "drain", "replay", "curve", "start", "signal", "crowd")
+NAMES = ("steps", "runs", "drain", "replay", "curve", "start", "signal", "crowd", "check")
 STORES = ("sqlite", "jsonl", "memory")
 
 BARE = {
@@ -35,6 +35,7 @@ TITLES = {
     "first": "start of the process to the first finished run, new file",
     "signal": "a signal to a run of {0} events, and on to its next wait",
     "crowd": "questions to a store with {0:,} open runs",
+    "check": "`stepwell check` of {0:,} open runs of {1} events",
 }
 """What the tables call a workload; peers have the same."""
 
@@ -58,6 +59,7 @@ def workloads(sizes: Sizes) -> Iterator[Workload]:
         yield signal_on(store, sizes.signals)
     for count in sizes.crowds:
         yield crowd_of(count)
+    yield check_of(sizes.fleet)
 
 
 def steps_on(store: str, count: int) -> Workload:
@@ -150,3 +152,12 @@ def crowd_of(count: int) -> Workload:
     figures = [Figure(title, "ms", name, "ms", page, case=case) for name, case in cases.items()]
     claimed = Figure(title, "ms", "claim", "commit", BARE["sqlite"], case="a claim of 10 due runs", commits="claims")
     return Crowd("crowd", "stepwell", "sqlite", (*figures, claimed), {"runs": count}, count=count)
+
+
+def check_of(count: int) -> Workload:
+    """(i) with so many runs."""
+    title = TITLES["check"].format(count, Check.EVENTS)
+    means = "the same records read in one go by one process, each decoded by msgspec into plain objects"
+    note = "A process for each CPU, from the call of the command to its end; inputs of steps are compared."
+    figure = Figure(title, "s", "seconds", "seconds", means, note)
+    return Check("check", "stepwell", "sqlite", (figure,), {"runs": count, "events": Check.EVENTS}, count=count)

@@ -22,6 +22,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +36,9 @@ import stepwell_stores
 ROOT = Path(__file__).parents[2]
 SOURCES = [str(Path(package.__path__[0]).parent) for package in (stepwell, stepwell_stores)]
 """Where the packages are that are tested: for commands, which run in processes of their own."""
+
+PLUGIN_FOUND = any(one.value == "stepwell_pytest" for one in entry_points(group="pytest11", name="stepwell"))
+"""Whether pytest finds the plugin by itself: not in a checkout that isn't installed."""
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 LANGUAGES = ("python", "pycon", "console", "text", "json", "sh")
@@ -187,6 +191,7 @@ class Runner:
             "PYTHONPATH": os.pathsep.join(SOURCES),
             "PYTHONWARNINGS": "error",
             "PYTHONUTF8": "1",
+            **({} if PLUGIN_FOUND else {"PYTEST_PLUGINS": "stepwell_pytest"}),
         }
         while re.match(r"[A-Z_]+=", words[0]):
             name, _, environment[name] = words.pop(0).partition("=")

@@ -72,7 +72,7 @@ def test_every_package_has_an_init_file() -> None:
 
 
 def test_only_packages_lie_in_the_import_roots() -> None:
-    assert {"stepwell", "stepwell_stores"} == set(top_level())
+    assert {"stepwell", "stepwell_pytest", "stepwell_stores"} == set(top_level())
     assert [] == [str(path) for root in IMPORT_ROOTS for path in root.glob("*.py")]
 
 

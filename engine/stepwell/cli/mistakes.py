@@ -20,7 +20,7 @@ OK, ENDED_BADLY, MISTAKE, TRY_AGAIN, DAMAGED, INTERNAL, INTERRUPTED, BROKEN_PIPE
 EXIT_CODES = {
     OK: "done: the run is completed, or it waits, is paused, or is driven by somebody else; worker: it has ended",
     ENDED_BADLY: "the run has failed or was cancelled; demo: the demonstration failed; doctor: data are in danger; "
-    "diff: the runs differ; lint: something was found",
+    "diff: the runs differ; lint: something was found; check: a run would break",
     MISTAKE: "your mistake: arguments, values, run, workflow, app or store; nothing was changed",
     TRY_AGAIN: "try again: the store or the run is busy",
     DAMAGED: "the history is damaged, does not fit the code, or the store failed; verify: something is wrong",

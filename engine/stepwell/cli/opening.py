@@ -17,7 +17,7 @@ from ..registry import Registry
 from ..store import Store
 from .mistakes import AppError, UsageError
 
-__all__ = ["STORE_VARIABLE", "codec_of", "open_engine", "open_store", "parts_of", "registry_of"]
+__all__ = ["STORE_VARIABLE", "codec_of", "load_app", "open_engine", "open_store", "parts_of", "registry_of"]
 
 STORE_VARIABLE = "STEPWELL_STORE"
 
@@ -73,7 +73,7 @@ def codec_of(engine: Engine) -> Codec:
 def _app_engine(spec: str, url: str | None, may_create: bool) -> Engine:
     if url:
         os.environ[STORE_VARIABLE] = url  # so that an app that reads it follows --store
-    engine = _load(spec)
+    engine = load_app(spec)
     path = getattr(engine.store, "path", None)
     if url and not _same(engine.store, open_store(url, must_exist=True)):
         raise UsageError(
@@ -89,20 +89,21 @@ def _same(one: Store, other: Store) -> bool:
     return type(one) is type(other) and getattr(one, "path", None) == getattr(other, "path", None)
 
 
-def _load(spec: str) -> Engine:
+def load_app(spec: str, option: str = "--app") -> Engine:
+    """The engine that `MODULE:ATTRIBUTE` names; `option` is what texts call it."""
     name, colon, attribute = spec.partition(":")
     if not name or not colon or not attribute:
-        raise AppError(f"--app takes MODULE:ATTRIBUTE, as in shop.workflows:engine, got {spec!r}")
+        raise AppError(f"{option} takes MODULE:ATTRIBUTE, as in shop.workflows:engine, got {spec!r}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     found: Any = _import(name)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise AppError(f"--app {spec}: module {name!r} has no {attribute!r}")
+            raise AppError(f"{option} {spec}: module {name!r} has no {attribute!r}")
         found = getattr(found, part)
     if not isinstance(found, Engine):
-        raise AppError(f"--app {spec}: it is no Engine but {type(found).__name__} {found!r}")
+        raise AppError(f"{option} {spec}: it is no Engine but {type(found).__name__} {found!r}")
     return found
 
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from ..store import FORMAT_VERSION
 from . import acting, reading, working
+from .checking import add_check
 from .mistakes import EXIT_CODES, UsageError
 from .opening import STORE_VARIABLE
 from .terminal import Terminal
@@ -250,6 +251,7 @@ def _services(verb: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--drain", action="store_true", help="end when nothing is due any more")
     add_worker_upkeep(made)
     add_upkeep(verb)
+    add_check(verb)
     verb("verify", _call_verify, "Read every byte of a store and tell what is damaged", "Changes no record.")
     verb("doctor", _call_doctor, "Show what a store survives, how its runs stand, and what wants to be looked at")
     made = verb("lint", _call_lint, "Find what makes workflow code differ from one replay to the next", _READS_ONLY)

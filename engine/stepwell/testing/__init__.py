@@ -20,7 +20,10 @@ from .ending import DeadEndError, assert_ends
 from .environments import InlineExecutor, SeededEntropy, VirtualClock
 from .explaining import explain_difference
 from .fakes import takes
+from .fitting import check_history
+from .history_files import HistoryFile
 from .linting import Finding, LintError, lint
+from .misfits import ChangedInputs, Misfit, Remedy
 from .replaying import Replay, prefixes, replay
 from .simulating import REAL, Call, Simulation, SimulationError, simulate
 
@@ -28,12 +31,16 @@ __all__ = [
     "REAL",
     "Answer",
     "Call",
+    "ChangedInputs",
     "DeadEndError",
     "DrawnRun",
     "Finding",
+    "HistoryFile",
     "InlineExecutor",
     "LintError",
+    "Misfit",
     "NotDeterministicError",
+    "Remedy",
     "Replay",
     "SeededEntropy",
     "Simulation",
@@ -44,6 +51,7 @@ __all__ = [
     "assert_ends",
     "cancel",
     "cancelled",
+    "check_history",
     "explain_difference",
     "fired",
     "histories",

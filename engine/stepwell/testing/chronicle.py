@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ _LONGEST = 200
 _NAMES = ("stepId", "waitingFor", "eventName", "workflow", "childId", "changeId", "name")
 _VALUES = ("result", "value", "error", "amount", "reason", "due")
 
-_listening: ContextVar[list[Chronicle] | None] = ContextVar("stepwell_chronicles", default=None)
+_listening: ContextVar[deque[Chronicle] | None] = ContextVar("stepwell_chronicles", default=None)
 
 
 class Chronicle:
@@ -102,11 +103,14 @@ class RecordingStore:
 
 
 @contextmanager
-def traced() -> Iterator[list[Chronicle]]:
+def traced(*, most: int | None = None) -> Iterator[deque[Chronicle]]:
     """Collect the stories of the simulations that are made meanwhile, for whoever prints them when a test fails.
 
+    Args:
+        most: how many are kept, the newest; None keeps all.
+
     Yields:
-        a list that gets one for each call of `simulate`; `str()` of it is the text.
+        a deque that gets one for each call of `simulate`; `str()` of it is the text.
 
     Example:
         >>> from stepwell import Flow, Sleep, workflow
@@ -119,7 +123,7 @@ def traced() -> Iterator[list[Chronicle]]:
         >>> [line.split()[1] for line in str(stories[0]).splitlines()]
         ['start', 'sleep', 'time', 'wake', 'complete']
     """
-    stories: list[Chronicle] = []
+    stories: deque[Chronicle] = deque(maxlen=most)
     token = _listening.set(stories)
     try:
         yield stories
