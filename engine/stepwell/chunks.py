@@ -68,7 +68,7 @@ class StreamContext(StepContext):
         self, streams: Streams, command: Stream[Any, Any], form: Form, at: str, step_id: str, attempt: int, host: Host
     ) -> None:
         run = streams.run
-        super().__init__(run.run_id, step_id, attempt, (run.start.epoch, at, command.name), host)
+        super().__init__(run.run_id, step_id, attempt, (run.start.line, at, command.name), host)
         assert form.chunk is not None
         self._streams, self._write = streams, form.chunk
         self._collect, self._records = command.collect, command.record_chunks

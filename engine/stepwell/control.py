@@ -279,10 +279,8 @@ class Control:
     def begin_anew(self, head: RunHead, start: e.Start, more: Sequence[e.EventBase], *, drive: bool) -> Outcome[Any]:
         """Open the incarnation after the closed one that `head` tells of, with this start and what follows it."""
         number = head.incarnation + 1
-        start = msgspec.structs.replace(
-            start, session=0, offset=0, incarnation=number, epoch=number, source=None, prefix=0, spent=0, seen=[]
-        )
-        start = msgspec.structs.replace(start, timestamp=self.parts.stamp())
+        start = msgspec.structs.replace(start, session=0, offset=0, incarnation=number, epoch=number, origin=0)
+        start = msgspec.structs.replace(start, source=None, prefix=0, spent=0, seen=[], timestamp=self.parts.stamp())
         return self._open(head, Plan([start, *more]), drive)
 
     def reset(self, run_id: str) -> Outcome[Any]:

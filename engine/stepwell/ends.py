@@ -63,6 +63,7 @@ def next_events(run: Loaded, machine: Machine, seq: int, stamp: str) -> list[e.E
         input=machine.next_input,
         incarnation=number,
         epoch=number,
+        origin=0,
         source={"runId": run.run_id, "incarnation": run.incarnation, "offset": seq},
         prefix=len(unread),
         spent=machine.spent,

@@ -99,6 +99,7 @@ class Start(EventBase, frozen=True, kw_only=True, tag="start"):
     Attributes:
         input: JSON list of the positional arguments.
         epoch: incarnation in which this line of paths began; a retry keeps it, so that idempotency keys stay the same.
+        origin: for a retry, the session that began the first history of this line of paths; 0: this history's own.
         source: for a fork or retry, where the prefix came from: `runId`, `incarnation`, `offset` (the cut); for a fork
             with another result of a step, `replaced`: the step's id. After a ContinueAsNew, the history that ended.
         prefix: how many of the following events were taken over, the `retry` event not counted.
@@ -116,6 +117,7 @@ class Start(EventBase, frozen=True, kw_only=True, tag="start"):
     input: Raw
     incarnation: int = 0
     epoch: int = 0
+    origin: int = 0
     tags: dict[str, str] = {}
     source: dict[str, Any] | None = None
     prefix: int = 0
@@ -125,6 +127,12 @@ class Start(EventBase, frozen=True, kw_only=True, tag="start"):
     ancestors: list[str] = []
     max_depth: int | None = None
     seen: list[str] = []
+
+    @property
+    def line(self) -> str:
+        """What tells this line of paths from all others that the run id had or will have, deleted ones too."""
+        began = self.origin or self.session  # sessions are never counted anew
+        return str(self.epoch) if began <= 1 else f"{self.epoch}@{began}"
 
 
 class Step(EventBase, frozen=True, kw_only=True, tag="step"):

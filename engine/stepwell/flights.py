@@ -112,7 +112,7 @@ class Flights:
     def launch(self, ready: list[Pending], *, alone: bool) -> None:
         """Begin an attempt of each; a lone sync step without a time-out runs in this thread, to its end."""
         run, parts, pulse = self.run, self.parts, self.pulse
-        performer, results, epoch = parts.performer, run.machine.results, run.start.epoch
+        performer, results, line = parts.performer, run.machine.results, run.start.line
         for pending in ready:
             command: Any = pending.command
             at, step_id, attempt, given = pending.at, pending.step_id, pending.attempts + 1, command.given
@@ -121,7 +121,7 @@ class Flights:
             except CodecError as error:
                 self.refuse(pending, error)
                 continue
-            here, context = alone, StepContext(run.run_id, step_id, attempt, (epoch, at, command.name), pulse)
+            here, context = alone, StepContext(run.run_id, step_id, attempt, (line, at, command.name), pulse)
             own, inputs = prepared(parts.codec, command)
             flight = Flight(at, step_id, command, form, context, parts.stamp(), inputs)
             if pending.details is not None:

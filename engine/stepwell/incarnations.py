@@ -73,7 +73,7 @@ def plan_fork(history: Sequence[e.EventBase], cut: int, source: dict[str, Any], 
         raise ConflictError(f"event {cut} comes after a cancel: a fork from there would be cancelled too")
     kept = [event for event in _before(_readdressed(history, 0), cut) if not isinstance(event, e.Heartbeat)]
     start = _restart(history[0], incarnation=0, source=source, prefix=len(kept))
-    start = msgspec.structs.replace(start, epoch=0, tags=tags, parent=None, spent=0, seen=[])
+    start = msgspec.structs.replace(start, epoch=0, origin=0, tags=tags, parent=None, spent=0, seen=[])
     return Plan([start, *kept])
 
 
@@ -108,7 +108,9 @@ def plan_retry(
     moved = _readdressed(history, incarnation)
     before = _before(moved, cut)
     source = {"runId": run_id, "incarnation": _start(history).incarnation, "offset": cut}
-    start = _restart(history[0], incarnation=incarnation, source=source, prefix=len(before))
+    old = _start(history)
+    origin = old.origin or old.session
+    start = _restart(old, incarnation=incarnation, origin=origin, source=source, prefix=len(before))
     told = _folded(workflow, history, codec)
     after = moved[cut + _rejected(told.error, cut) : -1]
 

@@ -76,7 +76,7 @@ class StepContext:
     drain: ClassVar[Any] = None  # of a Stream's: makes the result of the generator that a call gave
 
     def __init__(
-        self, run_id: str, step_id: str, attempt: int, key: tuple[int, str, str], host: Host | None = None
+        self, run_id: str, step_id: str, attempt: int, key: tuple[str, str, str], host: Host | None = None
     ) -> None:
         self.run_id = run_id
         self.step_id = step_id
@@ -200,9 +200,9 @@ def running(context: StepContext, call: Callable[[], R]) -> R:
     return call()
 
 
-def idempotency_key(run_id: str, epoch: int, at: str, name: str) -> str:
-    """32 hex digits that stand for one step of one run."""
-    return digest(f"{run_id}\0{epoch}\0{at}\0{name}".encode())
+def idempotency_key(run_id: str, line: str, at: str, name: str) -> str:
+    """32 hex digits that stand for one step of one run; `line` is that of its `start` event."""
+    return digest(f"{run_id}\0{line}\0{at}\0{name}".encode())
 
 
 Perform: TypeAlias = Callable[[Step[Any], StepContext], Any]

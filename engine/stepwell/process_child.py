@@ -56,7 +56,7 @@ class Request(msgspec.Struct):
     run_id: str
     step_id: str
     attempt: int
-    key: tuple[int, str, str]
+    key: tuple[str, str, str]
     max_bytes: int
     max_depth: int
     details: Raw | UnsetType = UNSET

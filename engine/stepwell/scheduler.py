@@ -243,6 +243,8 @@ class Scheduler:
                 text = f"workflow {self.name!r} made commands and never yielded them: {c.unyielded(self.made.values())}"
                 warnings.warn(text, StepwellWarning, stacklevel=2)
             return
+        if isinstance(verdict.error, Cancelled):
+            verdict.error.__traceback__ = None  # nobody reads it, and its frames hold whoever drove the run, for long
         if verdict.error is not None and not isinstance(verdict.error, Thrown):
             self.origins.setdefault(id(verdict.error), (verdict.error, self.event + 1))
         self._branch_ended(fiber.group, fiber.index, verdict)

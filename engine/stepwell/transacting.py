@@ -157,7 +157,7 @@ class Transactions:
         except CodecError as error:
             self.flights.refuse(pending, error)
             return None
-        context = StepContext(run.run_id, pending.step_id, pending.attempts + 1, (run.start.epoch, at, command.name))
+        context = StepContext(run.run_id, pending.step_id, pending.attempts + 1, (run.start.line, at, command.name))
         inputs = inputs_digest(parts.codec, command)
         flight = Flight(at, pending.step_id, command, form, context, parts.stamp(), inputs)
         if parts.listens:

@@ -90,7 +90,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
             if run is not None:
                 if run.attempts.get(attempt_id) != (0, 0):
                     return Exists(self._run_head(run))
-                return Created(self._regrant(run, lease)[0])
+                return self._due_bell.told(Created(self._regrant(run, lease)[0]), head.due)
             fence = self._deleted.get(run_id, (0, 0))[0] + 1
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
             run = self._runs[run_id] = Run(run_id, fence, head, then == "closed", [lines])

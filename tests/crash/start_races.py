@@ -189,7 +189,7 @@ def make_old(arena: Arena) -> None:
         db.execute(statement)
     db.execute("INSERT INTO stepwell_schema VALUES (1)")
     db.execute(
-        """INSERT INTO stepwell_runs (run_id, incarnation, least_seq, fence, closed, status, workflow, version,
+        """INSERT INTO stepwell_runs (run_id, incarnation, next_seq, fence, closed, status, workflow, version,
             created, updated, due, waiting, tags, blocked, blocked_by) VALUES
             ('old', 0, 1, 1, 0, 'pending', 'plain', '1', 0, 0, 0, '[]', '{}', ?, 'f')""",
         (json.dumps({"code": "DIVERGENCE", "message": "m", "fingerprint": "f"}),),

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.docs import durability, performance  # noqa: E402 - as a script this file does not know of its neighbours before
+from tests.docs import durability, invariants, performance  # noqa: E402 - as a script this file does not know of its neighbours before
 
 MARKED = re.compile(r"(<!-- generated: ([\w .,-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LISTS = ("Args", "Attributes", "Raises")
@@ -427,6 +427,8 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "durability survival": durability.survival_table,
     "durability controls": durability.controls_table,
     "durability where": durability.where_measured,
+    "promises": invariants.property_table,
+    "invariants": invariants.invariant_table,
     "performance tables": performance.tables,
     "exit codes": exit_codes,
     "lint rules": lint_rules,

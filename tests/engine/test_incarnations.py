@@ -143,6 +143,35 @@ def test_idempotency_keys_are_new_after_a_reset_and_in_a_fork(bench: Any) -> Non
     assert 3 == len(set(keys))
 
 
+def test_idempotency_keys_are_new_when_a_run_id_is_used_again_after_a_delete(bench: Any) -> None:
+    """Or the service that they are handed to would take the new run's calls for the old one's."""
+    keys: list[str] = []
+    works = {"now": False}
+
+    def note() -> None:
+        keys.append(current_step().idempotency_key)
+        if not works["now"]:
+            raise ConnectionError
+
+    @workflow
+    def w() -> Flow[None]:
+        yield Suspend("go")
+        yield Step(note)
+
+    engine = bench.engine(w)
+    for _ in range(2):
+        engine.start(w, run_id="r")
+        engine.resume("r", "go")
+        bench.engine(w).retry("r")  # each in sessions of their own, with the same key
+        engine.delete("r")
+    works["now"] = True
+    engine.start(w, run_id="r")
+    engine.resume("r", "go")
+    first, again, second, twice, third = keys
+    assert (first, second) == (again, twice)
+    assert 3 == len({first, second, third})
+
+
 def test_a_closed_run_is_deleted_for_good(bench: Any) -> None:
     engine = bench.engine()
     engine.start(story, "end", run_id="r")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stepwell import Flow, Signal, Step, Suspend, workflow
+from stepwell import Engine, Flow, Race, Signal, Sleep, Step, Suspend, workflow
 from stepwell.errors import ClosedError, InvalidInputError, NotFoundError, RunClosedError
 from stepwell.lifecycle import LifecycleEvent, StepReplayed
 
@@ -188,6 +190,26 @@ def test_clean_up_that_fails_is_no_business_of_the_run_that_is_parked_next(
     assert 5 == caplog.text.count("closing the parked run")
     with pytest.raises(ClosedError):
         engine.store.head("a")
+
+
+@workflow
+def raced() -> Flow[int]:
+    yield Race(Sleep(3600), Step(looked))
+    return (yield from Suspend("go", into=int))
+
+
+def looked() -> int:
+    return 1
+
+
+def test_a_parked_run_whose_race_is_over_does_not_hold_its_engine() -> None:
+    """What a loser of the race was thrown has frames, and they would hold all who called."""
+    engine = Engine("memory:", workflows=[raced])
+    assert "suspended" == engine.start(raced).status
+    gone = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert gone() is None
 
 
 LEFT = """

@@ -297,7 +297,7 @@ class Schedule:
             event = read_event(line)
             self.seen_seq += 1
             if isinstance(event, e.Step):
-                key = idempotency_key(RUN, 0, event.at, event.name)
+                key = idempotency_key(RUN, "0", event.at, event.name)
                 if key in self.recorded:
                     raise Violation(f"step {event.step_id} at {event.at} is recorded twice")
                 self.recorded.add(key)
@@ -323,7 +323,7 @@ class Schedule:
         fold(self.codec, history, trace=trace).close()
         races = {at for at, command in trace if isinstance(command, Race)}
         dropped = {event.at for event in history if isinstance(event, e.Cancelled) and event.at is not None}
-        names = {idempotency_key(RUN, 0, at, command.label): at for at, command in trace if command.label}
+        names = {idempotency_key(RUN, "0", at, command.label): at for at, command in trace if command.label}
         for key, step_id in self.unrecorded.items():
             at = names.get(key, "")
             if at not in dropped or not any(at.startswith(f"{race}.") for race in races):

@@ -29,6 +29,7 @@ FULL: list[e.EventBase] = [
         input=Raw(b'[1,"x"]'),
         incarnation=2,
         epoch=1,
+        origin=4,
         tags={"team": "a"},
         source={"runId": "r", "incarnation": 1, "offset": 4},
         prefix=3,
@@ -75,8 +76,8 @@ FULL: list[e.EventBase] = [
 
 KEYS = {
     "start": [
-        *("workflow", "version", "input", "incarnation", "epoch", "tags", "source", "prefix", "budget", "spent"),
-        *("parent", "ancestors", "maxDepth", "seen"),
+        *("workflow", "version", "input", "incarnation", "epoch", "origin", "tags", "source", "prefix", "budget"),
+        *("spent", "parent", "ancestors", "maxDepth", "seen"),
     ],
     "spend": ["at", "amount", "label"],
     "child": ["at", "childId", "workflow", "version", "inputs", "detached", "budget"],
