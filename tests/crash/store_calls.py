@@ -32,14 +32,16 @@ from tests.crash.planted import PLANTS, plant
 from tests.crash.reports import Report
 from tests.crash.store_scenarios import SCENARIOS, Scenario, World
 
-from stepwell import Engine
+from stepwell import Engine, testing
 from stepwell.environment import Environment
-from stepwell.errors import CorruptHistoryError, StoreError, StoreUnavailableError
-from stepwell.store import HeadFilter, Lease, NotApplied, Store, Unknown
+from stepwell.errors import CorruptHistoryError, StoreError
+from stepwell.store import HeadFilter, Store, Unknown
+from stepwell.testing import FaultStore
 from stepwell.testing.environments import InlineExecutor, SeededEntropy, VirtualClock
+from stepwell.testing.fault_plans import FaultKind
 from stepwell_stores import open_store
 
-__all__ = ["ERRNOS", "FAULTS", "RESULTS", "Fault", "NewAttempts", "failing_store", "main", "sweep"]
+__all__ = ["ERRNOS", "FAULTS", "RESULTS", "Fault", "NewAttempts", "main", "sweep"]
 
 APPENDS = frozenset({"create", "append", "open_incarnation"})
 CHANGES = APPENDS | {"claim", "claim_due", "release", "delete"}
@@ -54,30 +56,32 @@ class Fault:
         name: for reports.
         calls: which calls can fail so: methods of the port, or kinds of operations below it.
         settled: whether the engine has to cope with it by itself.
-        raises: makes what is raised, None for an outcome.
-        outcome: makes what is given back.
-        after: whether the call did its work before.
+        kind: how, at the port.
+        error: what is raised there, None for what the kind raises by itself.
         code: errno or result code, for faults below the port.
     """
 
     name: str
     calls: frozenset[str]
     settled: bool = False
-    raises: Callable[[str], Exception] | None = None
-    outcome: Callable[[BaseException], Any] | None = None
-    after: bool = False
+    kind: FaultKind = "before"
+    error: Callable[[str], Exception] | None = None
     code: int | None = None
+
+    def at_the_port(self, nth: int) -> testing.Fault:
+        """The n-th call fails so."""
+        return testing.Fault(self.kind, on=sorted(self.calls), nth=nth, error=self.error)
 
 
 FAULTS = (
-    Fault("not applied", APPENDS, settled=True, outcome=NotApplied),
-    Fault("unknown, not written", APPENDS, settled=True, outcome=Unknown),
-    Fault("unknown, written", APPENDS, settled=True, outcome=Unknown, after=True),
-    Fault("unavailable", CHANGES | LOOKS, raises=StoreUnavailableError),
-    Fault("store error before", CHANGES | LOOKS, raises=StoreError),
-    Fault("store error after", CHANGES, raises=StoreError, after=True),
-    Fault("corrupt", LOOKS, raises=CorruptHistoryError),
-    Fault("fenced by another owner", frozenset({"append"})),
+    Fault("not applied", APPENDS, settled=True, kind="not_applied"),
+    Fault("unknown, not written", APPENDS, settled=True, kind="unknown"),
+    Fault("unknown, written", APPENDS, settled=True, kind="lost"),
+    Fault("unavailable", CHANGES | LOOKS),
+    Fault("store error before", CHANGES | LOOKS, error=StoreError),
+    Fault("store error after", CHANGES, kind="after"),
+    Fault("corrupt", LOOKS, error=CorruptHistoryError),
+    Fault("fenced by another owner", frozenset({"append"}), kind="fenced"),
 )
 """At the port."""
 
@@ -128,34 +132,6 @@ class Trigger:
         return self.seen == self.nth
 
 
-def failing_store(inner: Store, trigger: Trigger) -> Any:
-    """A store around a store, one call of which fails."""
-    methods = {name: _failing(inner, name, trigger) for name in CHANGES | LOOKS}
-    passed = {name: getattr(inner, name) for name in ("renew", "wait", "close")}
-    return type("FailingStore", (), {name: staticmethod(call) for name, call in (methods | passed).items()})()
-
-
-def _failing(inner: Any, name: str, trigger: Trigger) -> Callable[..., Any]:
-    call, fault = getattr(inner, name), trigger.fault
-
-    def method(*args: Any, **how: Any) -> Any:
-        if fault.outcome is None and fault.raises is None:  # taken over: only an owner's append meets that
-            if how.get("fence") is not None and trigger.pull(name, name):
-                _take_over(inner, args[0], args[1], how["fence"])
-            return call(*args, **how)
-        if not trigger.pull(name, name):
-            return call(*args, **how)
-        if fault.after:
-            call(*args, **how)
-        cause = OSError(f"the line is down at call {trigger.nth}")
-        if fault.outcome is not None:
-            return fault.outcome(cause)
-        assert fault.raises is not None
-        raise fault.raises(f"{name} failed at call {trigger.nth}")
-
-    return method
-
-
 class NewAttempts:
     """The planted bug "another attempt after Unknown", between an engine and its store.
 
@@ -183,12 +159,6 @@ class NewAttempts:
         return done
 
 
-def _take_over(inner: Any, run_id: str, incarnation: int, fence: int) -> None:
-    """Another owner gets the lease, as if this one had been silent for too long."""
-    inner.release(Lease(run_id, incarnation, fence, 0, "", 0))
-    inner.claim(run_id, "rival", 1.0)
-
-
 # ---- one story
 
 
@@ -202,7 +172,7 @@ def play(scenario: Scenario, kind: str, fault: Fault, nth: int, wrap: Callable[[
     with memory_folder() as folder:
         url = {"memory": "memory:", "jsonl": f"file:{folder}/runs", "sqlite": f"sqlite:///{folder}/runs.db"}[kind]
         inner = open_store(url, clock=clock.micros)
-        store: Any = inner if fault.code is not None else failing_store(inner, trigger)
+        store = FaultStore(inner, *([] if fault.code is not None else [fault.at_the_port(nth)]))
         with ExitStack() as below:
             if fault.code is not None:
                 _put_below(below, str(folder), trigger)
@@ -210,13 +180,13 @@ def play(scenario: Scenario, kind: str, fault: Fault, nth: int, wrap: Callable[[
             for verb in scenario.verbs:
                 if not world.wrong:
                     verb.play(world)
-        trigger.nth = -1  # connections go on asking
+        trigger.nth, store.armed = -1, False  # connections go on asking
         _judge(scenario, world, fault, inner)
         world.engine.close()
         if kind != "memory":
             with Engine(open_store(url, clock=clock.micros), [world.workflow], environment=environment) as again:
                 _judge_history(scenario, world, fault, again.store)
-    return _Played(trigger.fired, world)
+    return _Played(store.plan[0].on[0] if store.plan else trigger.fired, world)
 
 
 @frozen

@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from tests.docs import durability, invariants, performance  # noqa: E402 - as a script this file does not know of its neighbours before
+# As a script this file does not know of its neighbours before.
+from tests.docs import durability, invariants, performance, scenarios  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: ([\w .,-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LISTS = ("Args", "Attributes", "Raises")
@@ -412,6 +413,8 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "error names": error_names,
     "testing": testing_names,
     "stores": stores,
+    "own store": scenarios.own_store,
+    **{f"{name} scenarios": lambda name=name: scenarios.scenario_table(name) for name in scenarios.SYSTEMS},  # type: ignore[misc]
     "worker": worker,
     "commands": commands,
     "event table": event_table,

@@ -20,6 +20,7 @@ from .ending import DeadEndError, assert_ends
 from .environments import InlineExecutor, SeededEntropy, VirtualClock
 from .explaining import explain_difference
 from .fakes import takes
+from .faults import Fault, FaultStore, Injected, StoreCall
 from .fitting import check_history
 from .history_files import HistoryFile
 from .linting import Finding, LintError, lint
@@ -34,8 +35,11 @@ __all__ = [
     "ChangedInputs",
     "DeadEndError",
     "DrawnRun",
+    "Fault",
+    "FaultStore",
     "Finding",
     "HistoryFile",
+    "Injected",
     "InlineExecutor",
     "LintError",
     "Misfit",
@@ -45,6 +49,7 @@ __all__ = [
     "SeededEntropy",
     "Simulation",
     "SimulationError",
+    "StoreCall",
     "VirtualClock",
     "WrongAnswerError",
     "assert_deterministic",
