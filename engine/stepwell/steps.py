@@ -268,7 +268,8 @@ class Step(Command[T_co]):
     def __init__(self: Step[R], fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
     def __init__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         try:
-            callee: Callee = fn.__stepwell_callee__  # type: ignore[attr-defined]  # as `callee_of`, without a call
+            # as `callee_of`, without a call
+            callee: Callee = fn.__stepwell_callee__  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
             if callee.owner != id(fn):
                 callee = callee_of(fn)
         except Exception:  # noqa: BLE001 - an object around a function may raise anything
