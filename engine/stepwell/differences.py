@@ -27,7 +27,7 @@ _Placed: TypeAlias = tuple[int, e.EventBase]
 _NOISE = frozenset(
     (
         *("session", "offset", "timestamp", "kept", "started", "due", "attempts", "wait", "id", "cause", "cut"),
-        *("incarnation", "epoch", "source", "prefix", "tags", "run_id", "child_id", "parent", "seen"),
+        *("incarnation", "epoch", "origin", "source", "prefix", "tags", "run_id", "child_id", "parent", "seen"),
     )
 )
 DIFF_COLUMNS = ("", "at", "a", "b", "what")

@@ -16,7 +16,7 @@ from stepwell.store import Head, HeadFilter, RunHead
 from .rules import Position, blocked_from, blocked_json, status_from, waiting_from, waiting_json
 from .sqlite_schema import SCHEMA_VERSION
 
-__all__ = ["COLUMNS", "Row", "find", "head_values", "page", "texts_of"]
+__all__ = ["COLUMNS", "Row", "find", "find_row", "head_values", "page", "texts_of"]
 
 _FREE = "owner = NULL, lease_until = NULL, owner_lock = NULL, lease_token = NULL"
 # How many records the current history has. A row of stepwell_runs holds how many there were when it was last written:
@@ -93,9 +93,11 @@ FIRST_DUE = """SELECT min(due) FROM stepwell_runs WHERE closed = 0 AND lease_unt
     AND due IS NOT NULL"""
 LEASED = """SELECT lease_until, owner_lock, due, run_id, blocked_by FROM stepwell_runs WHERE lease_until IS NOT NULL"""
 
-COLUMNS = f"""r.run_id, r.incarnation, {_SEQ}, r.fence, r.closed, r.status, r.workflow, r.version, r.created,
+_COLUMNS = """r.run_id, r.incarnation, {0}, r.fence, r.closed, r.status, r.workflow, r.version, r.created,
     r.updated, r.due, r.waiting, r.tags, r.blocked, r.owner, r.lease_until, r.owner_lock, r.lease_token"""
+COLUMNS = _COLUMNS.format(_SEQ)
 _FIND = f"SELECT {COLUMNS} FROM stepwell_runs r WHERE r.run_id = ?"
+_FIND_ROW = f"SELECT {_COLUMNS.format('r.least_seq')} FROM stepwell_runs r WHERE r.run_id = ?"
 _LIVE = "(r.lease_until > ? AND coalesce(r.owner_lock, '') NOT IN (SELECT value FROM json_each(?)))"
 
 
@@ -160,6 +162,12 @@ def find(db: sqlite3.Connection, run_id: str) -> Row | None:
 
 MOVING = len(_MOVING)
 """How many of `head_values` are what changes with what a run does."""
+
+
+def find_row(db: sqlite3.Connection, run_id: str) -> Row | None:
+    """As `find`, without a look at the records: `seq` is how many there were at least."""
+    found = db.execute(_FIND_ROW, (run_id,)).fetchone()
+    return None if found is None else Row(*found)
 
 
 def head_values(head: Head) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from stepwell.store import Verified
 
 from .sqlite_database import Database
 from .sqlite_history import lines_of
-from .sqlite_rows import Row, find
+from .sqlite_rows import Row, find_row
 from .sqlite_schema import primary_code
 
 __all__ = ["verify"]
@@ -217,7 +217,7 @@ def _orphans(db: sqlite3.Connection, table: str) -> list[str]:
 
 
 def _row(db: sqlite3.Connection, path: str, run_id: str) -> Row | None:
-    row = find(db, run_id)
+    row = find_row(db, run_id)
     if row is None or (type(row.incarnation), type(row.seq)) == (int, int):
         return row
     raise CorruptHistoryError(f"{path}, table stepwell_runs, run {run_id!r}: its position is no number", place=path)
@@ -249,7 +249,9 @@ def _history(db: sqlite3.Connection, path: str, run_id: str, number: int, row: R
     """The records of one incarnation; without its row nobody knows how many they should be."""
     count, last = db.execute(_COUNT, (run_id, number)).fetchone()
     there = 0 if last is None else last + 1
-    end = row.seq if row is not None and number == row.incarnation else there
+    end = there
+    if row is not None and number == row.incarnation:
+        end = row.seq if row.closed else max(row.seq, there)
     place = _place(path, run_id, number)
     try:
         lines = lines_of(db, path, run_id, number, 0, end)

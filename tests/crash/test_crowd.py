@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,25 @@ SIGNS = (" lost", "was performed after", "recorded", "at the end", "came to", "d
 GROUPS = ("a group of 2", "a group of 3 and more", "sync of a group failed", "write of a group failed")
 
 
+SEEDS = (1, 2, 3, 4, 5)
+
+
 @pytest.mark.parametrize("store", ["jsonl", "sqlite"])
 def test_a_crowd_that_is_killed_loses_and_repeats_nothing(store: str) -> None:
-    report = report_of("crowd", "--store", store, "--count", 24)
-    counts = report["counts"]
-    assert [] == report["violations"]
-    assert counts["kills"] >= 24
-    reached(report, "runs ended", "steps repeated after a kill", "recovered by a next process")
+    """With as many seeds as it takes to see all states: which thread runs when, on a busy machine, nobody knows."""
+    wanted = ["runs ended", "steps repeated after a kill", "recovered by a next process"]
     if store == "sqlite":
-        reached(report, *GROUPS, "killed in a shared transaction")
+        wanted += [*GROUPS, "killed in a shared transaction"]
+    counts: Counter[str] = Counter()
+    for seed in SEEDS:
+        report = report_of("crowd", "--store", store, "--count", 24, "--seed", seed)
+        assert [] == report["violations"]
+        assert report["counts"]["kills"] >= 24
+        counts.update(report["counts"])
+        if all(counts[name] for name in wanted):
+            break
+    reached({"counts": counts}, *wanted)
+    if store == "sqlite":
         assert counts["shared transactions"] > 5 * counts["kills"]
 
 

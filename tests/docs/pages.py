@@ -186,7 +186,7 @@ class Runner:
         """Run a command; how it ended and what it printed; no shell, but a leading `NAME=value` is understood."""
         words = shlex.split(command)
         environment: dict[str, Any] = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("STEPWELL_")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(("STEPWELL_", "PYTEST_"))},
             "PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(SOURCES),
             "PYTHONWARNINGS": "error",
