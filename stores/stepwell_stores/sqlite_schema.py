@@ -34,10 +34,6 @@ __all__ = [
 
 BUSY_SECONDS = 5.0
 
-LOG_PAGES = 4000
-"""Pages of the write-ahead log that are brought into the file together, 16 MB: a page that many commits change is
-brought there once."""
-
 RESETS_SAFELY = sqlite3.sqlite_version_info >= (3, 51, 3)
 """Whether this SQLite is free of the WAL-reset bug: before 3.51.3, a commit of one connection that overlaps a
 checkpoint of another could corrupt the file. Source: sqlite.org/wal.html, "The WAL-reset bug"."""
@@ -320,7 +316,6 @@ def _settings(db: sqlite3.Connection, path: str, how: Opening) -> None:
             _use_wal(db, path)
     wanted = {"synchronous": how.synchronous, "foreign_keys": 1, "trusted_schema": 0}
     wanted |= {"mmap_size": 0, "cell_size_check": 1, "busy_timeout": int(BUSY_SECONDS * 1000)}
-    wanted |= {"wal_autocheckpoint": LOG_PAGES}
     if sys.platform == "darwin":  # pragma: no cover - there only this flushes the drive's own cache
         wanted |= {"fullfsync": 1, "checkpoint_fullfsync": 1}
     for name, value in wanted.items():
