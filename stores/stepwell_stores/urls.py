@@ -1,4 +1,4 @@
-"""Store URLs: `memory:`, `file:DIR`, `sqlite:///PATH`, the last two with options."""
+"""Store URLs: the schemes that come with stepwell, and those that other packages make known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from stepwell.store import Store
 
 from .rules import Clock
 
-__all__ = ["open_store"]
+__all__ = ["GROUP", "masked", "open_store"]
+
+GROUP = "stepwell.stores"
+"""The entry points by which another package makes the scheme of its store known.
+
+Each is named like its scheme, and is called as `maker(url, must_exist=, clock=)`: the whole URL, and the two arguments
+of `open_store`. It gives a store, and raises StoreMisconfiguredError for a URL that names none.
+"""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
@@ -44,10 +51,38 @@ def open_store(url: str, *, must_exist: bool = False, clock: Clock | None = None
         _refuse(f"not a store URL: {url!r}", f"for a SQLite file write 'sqlite:///{url}'")
     scheme, rest = match[1].lower(), match[2]
     maker = _MAKERS.get(scheme)
-    if maker is None:
+    if maker is not None:
+        return maker(rest, must_exist, clock)
+    return _third_party(scheme, url, must_exist, clock)
+
+
+def masked(url: str) -> str:
+    """A URL as it may be shown: without a password.
+
+    Example:
+        >>> masked("postgresql://ada:secret@db/runs")
+        'postgresql://ada:***@db/runs'
+    """
+    shown = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url, count=1, flags=re.DOTALL)
+    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*)=[^&]*", r"\1=***", shown)
+
+
+def _third_party(scheme: str, url: str, must_exist: bool, clock: Clock | None) -> Store:
+    """A store of another package, which names it by its scheme in the entry point group `stepwell.stores`."""
+    from importlib.metadata import entry_points
+
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if scheme not in found:
         # The rest of the URL may hold a password, so the text doesn't.
-        _refuse(f"unknown store scheme {scheme!r}", "known are " + ", ".join(f"{name}:" for name in _MAKERS))
-    return maker(rest, must_exist, clock)
+        known = ", ".join(f"{name}:" for name in (*_MAKERS, *sorted(found)))
+        _refuse(f"unknown store scheme {scheme!r}", f"known are {known}")
+    try:
+        maker = found[scheme].load()
+    except Exception as e:  # noqa: BLE001 - it is the code of another package
+        what = f"{found[scheme].value}, which the scheme {scheme!r} stands for, can't be imported"
+        _refuse(f"{what}: {type(e).__name__}: {e}", "repair or remove its package", e)
+    store: Store = maker(url, must_exist=must_exist, clock=clock)
+    return store
 
 
 def _memory(rest: str, must_exist: bool, clock: Clock | None) -> Store:
@@ -102,8 +137,8 @@ def _options(scheme: str, rest: str, special: dict[str, tuple[str, ...]]) -> tup
     return path, {**given, "sync": given.get("sync", "full"), "network": given.get("network") == "allow"}
 
 
-def _refuse(problem: str, remedy: str) -> NoReturn:
-    raise StoreMisconfiguredError(f"{problem}; {remedy}")
+def _refuse(problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
+    raise StoreMisconfiguredError(f"{problem}; {remedy}") from cause
 
 
 _MAKERS: dict[str, Callable[[str, bool, Clock | None], Store]] = {"memory": _memory, "file": _file, "sqlite": _sqlite}

@@ -1,10 +1,14 @@
-"""Engines on every store that a test can have without a server, and programs in processes of their own."""
+"""Engines on every store, and programs in processes of their own.
+
+A test that asks for `bench` or `disk` runs on the stores that need no server, or on those that `--stores` names.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,16 @@ from stepwell.store import Store
 from stepwell_stores import open_store
 
 
+def embedded(kind: str, folder: Path) -> str:
+    """The URL of a store that needs no server."""
+    return {"memory": "memory:", "sqlite": f"sqlite:///{folder}/runs.db", "file": f"file:{folder}/runs"}[kind]
+
+
 class Bench:
     """Stores and engines on one set of data; all are closed with the test."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
-        self.kind = kind
-        self.url = {"memory": "memory:", "sqlite": f"sqlite:///{folder}/runs.db", "file": f"file:{folder}/runs"}[kind]
+    def __init__(self, kind: str, url: str) -> None:
+        self.kind, self.url = kind, url
         self._opened: list[Any] = []
         self._memory: Store | None = None
 
@@ -46,27 +54,48 @@ class Bench:
             thing.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "file"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(request.param, tmp_path)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    kinds = metafunc.config.getoption("--stores").split(",")
+    for name, wanted in (("bench", kinds), ("disk", [kind for kind in kinds if kind != "memory"])):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, wanted, indirect=True)
+
+
+def _bench(kind: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    match kind:
+        case "memory" | "sqlite" | "file":
+            url = embedded(kind, request.getfixturevalue("tmp_path"))
+        case "postgres":
+            url = request.getfixturevalue("database")
+        case "redis":
+            url = request.getfixturevalue("valkey_server").url(prefix=uuid.uuid4().hex)
+        case "s3":
+            server, patch = request.getfixturevalue("s3_server"), request.getfixturevalue("monkeypatch")
+            for name, value in server.environment.items():
+                patch.setenv(name, value)
+            url = server.url()
+        case _:
+            raise pytest.UsageError(f"--stores: no such store: {kind}")
+    made = Bench(kind, url)
     yield made
     made.close()
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    yield from _bench(request.param, request)
+
+
+@pytest.fixture
+def memory(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """For what no store can change."""
-    made = Bench("memory", tmp_path)
-    yield made
-    made.close()
+    yield from _bench("memory", request)
 
 
-@pytest.fixture(params=["sqlite", "file"])
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+@pytest.fixture
+def disk(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """For what has to survive a process."""
-    made = Bench(request.param, tmp_path)
-    yield made
-    made.close()
+    yield from _bench(request.param, request)
 
 
 @pytest.fixture

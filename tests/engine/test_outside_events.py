@@ -29,7 +29,7 @@ from stepwell import (
 )
 from stepwell.testing.environments import VirtualClock
 
-from .conftest import Bench
+from .conftest import Bench, embedded
 from .tools import Meddled, Tally, fold, steps
 
 
@@ -80,12 +80,12 @@ class Shape:
         return mixed
 
 
-def drive(bench: Any, shape: Shape, run_id: str, nth: int, act: Callable[[Any, str], Any]) -> tuple[Any, Meddled, Any]:
+def drive(quick: Any, shape: Shape, run_id: str, nth: int, act: Callable[[Any, str], Any]) -> tuple[Any, Meddled, Any]:
     """Run the shape while another engine acts right before the nth append."""
-    inner = bench.store()
-    outside = bench.engine(store=inner, clock=VirtualClock())  # it knows no workflow, so it folds nothing
+    inner = quick.store()
+    outside = quick.engine(store=inner, clock=VirtualClock())  # it knows no workflow, so it folds nothing
     store = Meddled(inner, nth, lambda: act(outside, run_id))
-    engine = bench.engine(shape.workflow, store=store, clock=VirtualClock())
+    engine = quick.engine(shape.workflow, store=store, clock=VirtualClock())
     return engine.start(shape.workflow, run_id=run_id), store, engine
 
 
@@ -109,11 +109,11 @@ def check(engine: Any, shape: Shape, outcome: Any) -> None:
     assert list(range(len(history))) == [event.offset for event in history]
 
 
-def everywhere(bench: Any, act: Callable[[Any, str], Any], *, waits: bool = False) -> Iterator[tuple[Shape, Any, Any]]:
+def everywhere(quick: Any, act: Callable[[Any, str], Any], *, waits: bool = False) -> Iterator[tuple[Shape, Any, Any]]:
     """Run a new shape for each place where `act` can land: the shape, its outcome and its engine."""
     for nth in range(1, 100):
         shape = Shape(waits=waits)
-        outcome, store, engine = drive(bench, shape, f"r{nth}", nth, act)
+        outcome, store, engine = drive(quick, shape, f"r{nth}", nth, act)
         if store.appends < nth:  # the owner was done before
             assert nth > 3
             return
@@ -121,41 +121,41 @@ def everywhere(bench: Any, act: Callable[[Any, str], Any], *, waits: bool = Fals
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def bench(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
-    made = Bench(request.param, tmp_path)
+def quick(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
+    made = Bench(request.param, embedded(request.param, tmp_path))
     yield made
     made.close()
 
 
-def test_an_undisturbed_run_is_replayed_as_it_ran(bench: Any) -> None:
+def test_an_undisturbed_run_is_replayed_as_it_ran(quick: Any) -> None:
     shape = Shape()
-    outcome, store, engine = drive(bench, shape, "r", 0, nothing)
+    outcome, store, engine = drive(quick, shape, "r", 0, nothing)
     assert isinstance(outcome, RunCompleted)
     check(engine, shape, outcome)
     assert 8 <= store.appends <= 20
 
 
-def test_a_signal_that_nobody_waits_for_changes_nothing(bench: Any) -> None:
-    for shape, outcome, engine in everywhere(bench, lambda e, r: e.signal(r, "noise", 1)):
+def test_a_signal_that_nobody_waits_for_changes_nothing(quick: Any) -> None:
+    for shape, outcome, engine in everywhere(quick, lambda e, r: e.signal(r, "noise", 1)):
         assert isinstance(outcome, RunCompleted)
         check(engine, shape, outcome)
 
 
-def test_a_signal_that_is_waited_for_is_never_missed(bench: Any) -> None:
-    for shape, outcome, engine in everywhere(bench, lambda e, r: e.signal(r, "go", "now"), waits=True):
+def test_a_signal_that_is_waited_for_is_never_missed(quick: Any) -> None:
+    for shape, outcome, engine in everywhere(quick, lambda e, r: e.signal(r, "go", "now"), waits=True):
         assert isinstance(outcome, RunCompleted)
         assert "now" in outcome.result
         check(engine, shape, outcome)
 
 
-def test_a_cancel_lets_what_runs_end_and_closes_the_run(bench: Any) -> None:
-    for shape, outcome, engine in everywhere(bench, lambda e, r: e.cancel(r, "enough")):
+def test_a_cancel_lets_what_runs_end_and_closes_the_run(quick: Any) -> None:
+    for shape, outcome, engine in everywhere(quick, lambda e, r: e.cancel(r, "enough")):
         assert ("cancelled", "enough") == (outcome.status, outcome.reason)
         check(engine, shape, outcome)
 
 
-def test_a_pause_keeps_all_but_what_is_under_way_from_being_recorded(bench: Any) -> None:
-    for shape, outcome, engine in everywhere(bench, lambda e, r: e.pause(r)):
+def test_a_pause_keeps_all_but_what_is_under_way_from_being_recorded(quick: Any) -> None:
+    for shape, outcome, engine in everywhere(quick, lambda e, r: e.pause(r)):
         assert isinstance(outcome, RunPaused)
         kinds = [event.kind for event in engine.history(outcome.run_id)]
         assert set(kinds[kinds.index("pause") + 1 :]) <= {"step", "patch"}
@@ -165,28 +165,28 @@ def test_a_pause_keeps_all_but_what_is_under_way_from_being_recorded(bench: Any)
         check(engine, shape, end)
 
 
-def test_a_pause_that_is_lifted_at_once_changes_nothing(bench: Any) -> None:
+def test_a_pause_that_is_lifted_at_once_changes_nothing(quick: Any) -> None:
     def blink(engine: Any, run_id: str) -> None:
         engine.pause(run_id)
         engine.unpause(run_id)
 
-    for shape, outcome, engine in everywhere(bench, blink):
+    for shape, outcome, engine in everywhere(quick, blink):
         assert isinstance(outcome, RunCompleted)
         check(engine, shape, outcome)
 
 
-def test_a_cancel_lifts_a_pause(bench: Any) -> None:
+def test_a_cancel_lifts_a_pause(quick: Any) -> None:
     def both(engine: Any, run_id: str) -> None:
         engine.pause(run_id)
         engine.cancel(run_id)
 
-    for shape, outcome, engine in everywhere(bench, both):
+    for shape, outcome, engine in everywhere(quick, both):
         assert "cancelled" == outcome.status
         check(engine, shape, outcome)
 
 
-def test_a_forced_cancel_closes_at_once_and_nothing_is_recorded_after_it(bench: Any) -> None:
-    for shape, outcome, engine in everywhere(bench, lambda e, r: e.cancel(r, "now", force=True)):
+def test_a_forced_cancel_closes_at_once_and_nothing_is_recorded_after_it(quick: Any) -> None:
+    for shape, outcome, engine in everywhere(quick, lambda e, r: e.cancel(r, "now", force=True)):
         assert ("cancelled", "now") == (outcome.status, outcome.reason)
         history = engine.history(outcome.run_id)
         assert ("cancelled", True) == (history[-1].kind, history[-1].forced)
@@ -194,11 +194,11 @@ def test_a_forced_cancel_closes_at_once_and_nothing_is_recorded_after_it(bench: 
         assert fold(shape.workflow, history).closed
 
 
-def test_signals_that_land_at_every_place_at_once_cannot_starve_the_owner(bench: Any) -> None:
+def test_signals_that_land_at_every_place_at_once_cannot_starve_the_owner(quick: Any) -> None:
     """After a conflict the owner writes first and feeds after, so that it wins some time."""
     shape = Shape()
-    inner = bench.store()
-    outside = bench.engine(store=inner)
+    inner = quick.store()
+    outside = quick.engine(store=inner)
 
     class Storm(Meddled):
         def append(self, *where: Any, **how: Any) -> Any:
@@ -209,23 +209,23 @@ def test_signals_that_land_at_every_place_at_once_cannot_starve_the_owner(bench:
             return self.inner.append(*where, **how)
 
     store = Storm(inner, 0, lambda: outside.signal("r", "noise"))
-    engine = bench.engine(shape.workflow, store=store, clock=VirtualClock())
+    engine = quick.engine(shape.workflow, store=store, clock=VirtualClock())
     outcome = engine.start(shape.workflow, run_id="r")
     assert isinstance(outcome, RunCompleted)
     check(engine, shape, outcome)
     assert [event.kind for event in engine.history("r")].count("resume") > 10
 
 
-def test_the_same_command_sees_its_own_value_after_a_conflict(bench: Any) -> None:
+def test_the_same_command_sees_its_own_value_after_a_conflict(quick: Any) -> None:
     """What was drawn and not written is void: the workflow sees what is recorded, live too."""
     shape = Shape()
-    outcome, _, engine = drive(bench, shape, "r", 3, lambda e, r: e.signal(r, "noise"))
+    outcome, _, engine = drive(quick, shape, "r", 3, lambda e, r: e.signal(r, "noise"))
     void, recorded = shape.seen[-2:]  # the machine was built again
     assert void[2:4] != recorded[2:4]
     check(engine, shape, outcome)
 
 
-def test_a_new_run_has_the_change_whatever_else_ends_at_that_moment(bench: Bench) -> None:
+def test_a_new_run_has_the_change_whatever_else_ends_at_that_moment(quick: Bench) -> None:
     """An owner's event that is written while a Patched is asked would say that it has not."""
     engines: list[Any] = []
 
@@ -257,7 +257,7 @@ def test_a_new_run_has_the_change_whatever_else_ends_at_that_moment(bench: Bench
             )
         )
 
-    engines.append(bench.engine(changed))
+    engines.append(quick.engine(changed))
     for number in range(10):
         said = engines[0].start(changed, f"r{number}", run_id=f"r{number}").unwrap()
         assert [True, True, True] == [said[1], said[3], said[4]]

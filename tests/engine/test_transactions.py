@@ -49,7 +49,7 @@ from stepwell.store import NotApplied, Unknown
 from stepwell.testing import REAL, SimulationError, simulate
 from stepwell_stores.sqlite import SqliteStore
 
-from .conftest import Bench
+from .conftest import Bench, embedded
 from .tools import PATIENCE, HandClock, Tally, Task, Wrapped, kinds, steps
 
 
@@ -58,7 +58,7 @@ def sqlite(tmp_path: Path) -> Iterator[Bench]:
     """An engine's file with a table of the program's own."""
     with closing(sqlite3.connect(tmp_path / "runs.db")) as db:
         db.execute("CREATE TABLE booked (name TEXT, cents INTEGER)")
-    made = Bench("sqlite", tmp_path)
+    made = Bench("sqlite", embedded("sqlite", tmp_path))
     yield made
     made.close()
 
@@ -573,7 +573,7 @@ def test_a_store_that_stays_in_trouble_leaves_the_run_to_the_next_session(
 
 @pytest.mark.parametrize("kind", ["memory", "file"])
 def test_another_store_refuses_it_before_anything_is_written(kind: str, tmp_path: Path) -> None:
-    bench = Bench(kind, tmp_path)
+    bench = Bench(kind, embedded(kind, tmp_path))
     engine = bench.engine()
     name = {"memory": "MemoryStore", "file": "JsonlStore"}[kind]
     for start in (engine.start, engine.submit):
@@ -594,7 +594,7 @@ def test_another_store_refuses_a_later_one_at_its_yield(kind: str, tmp_path: Pat
         yield from Now()
         yield from All(tally.step("sibling"), Transaction(book, "ada"))
 
-    bench = Bench(kind, tmp_path)
+    bench = Bench(kind, embedded(kind, tmp_path))
     engine = bench.engine()
     with pytest.raises(InvalidInputError, match=r"run 'r' asks for transaction 'book' at 2\.1\.0"):
         engine.start(flow, run_id="r")
