@@ -89,19 +89,20 @@ class Handlers:
             pending = self.pending.get(event.at)  # recorded when the workflow had no policy of restarts
         if pending is None or pending.name != event.name:
             raise self._divergence(event)
+        fibers, value, failed = self._fibers, None, None
         if pending.lost:  # it ended together with the winner of its Race
-            self._fibers.settle_cancelled(pending)
-        elif event.error is not None:
-            failed = StepFailed.of(event.error, event.step_id, event.at, self._fibers.event)
-            self._fibers.settle(pending, error=failed)
+            fibers.settle_cancelled(pending)
+            return
+        if event.error is not None:
+            failed = StepFailed.of(event.error, event.step_id, event.at, fibers.event)
         elif event.result is e.UNSET:
-            raise CorruptHistoryError(f"run {self.run_id!r}, event {self._fibers.event}: a step without an outcome")
+            raise CorruptHistoryError(f"run {self.run_id!r}, event {fibers.event}: a step without an outcome")
         else:
             try:
                 value = self.results.of(pending.command).read(event.result)
             except CodecError as error:
-                raise unfit(self.run_id, self._fibers.event, event.step_id, error) from error
-            self._fibers.settle(pending, value)
+                raise unfit(self.run_id, fibers.event, event.step_id, error) from error
+        fibers.settle(pending, value, failed)
 
     def _on_cancelled(self, event: e.Cancelled) -> None:
         if event.at is None:

@@ -84,17 +84,13 @@ class Scheduler:
 
     def run(self) -> Verdict | None:
         """Run every fiber that can go on, until each is blocked or the scheduler is halted; how the root ended."""
-        issued, queue = 0, self._queue
+        answered, queue = 0, self._queue
         while queue and not self.halted:
             fiber, value, error = queue.popleft()
             if fiber.ended:
                 continue
             fiber.started = True
             while True:
-                issued += 1
-                if issued > MAX_TURN:
-                    why = f"one turn issued more than {MAX_TURN:,} commands: it loops and never waits"
-                    raise self.invalid(fiber, why)
                 try:
                     command = fiber.gen.send(value) if error is None else fiber.gen.throw(error)
                 except StopIteration as stop:
@@ -109,6 +105,10 @@ class Scheduler:
                 if at_once is None:
                     break
                 value, error = at_once.value, at_once.error
+                answered += 1
+                if answered >= MAX_TURN:
+                    why = f"one turn issued more than {MAX_TURN:,} commands: it loops and never waits"
+                    raise self.invalid(fiber, why)
         return self.verdict
 
     def answer(self, fiber: Fiber, verdict: Verdict, *, first: bool = False) -> None:
@@ -199,9 +199,8 @@ class Scheduler:
             stops = command.is_group or command.is_effect or command.is_child
             if command.is_wait or (stops and fiber.cancel is CancelState.DUE):
                 return self._throw_cancelled(fiber)
-        count = fiber.count
-        at = f"{fiber.path}{count}"
-        fiber.count = count + 1
+        at = f"{fiber.path}{fiber.count}"
+        fiber.count += 1
         if self.trace is not None:
             self.trace.append((at, command))
         if command.is_effect:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn, TypeAlias
 from zlib import crc32
 
@@ -10,7 +10,18 @@ import msgspec
 
 from .errors import CorruptHistoryError, NewerFormatError
 
-__all__ = ["FORMAT_VERSION", "Draft", "Envelope", "Then", "envelope", "first_broken", "is_whole", "open_body", "seal"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Draft",
+    "Envelope",
+    "Then",
+    "envelope",
+    "first_broken",
+    "is_whole",
+    "open_body",
+    "seal",
+    "verify_lines",
+]
 
 FORMAT_VERSION = 1
 """Version of the history format, the `v` of every record."""
@@ -116,14 +127,39 @@ def is_whole(line: bytes) -> bool:
 def first_broken(lines: Sequence[bytes], offset: int) -> int | None:
     """The index of the first line that is not the record with the offset that belongs there, counted from `offset`."""
     # One loop without calls of our own: this is done for every record that is ever read.
+    first, body, crc = slice(_PREFIX_SIZE), slice(-_CRC_TAIL), slice(-_CRC_TAIL, None)
     for i, line in enumerate(lines):
         if (
-            line[-_CRC_TAIL:] != b',"crc":"%08x"}' % crc32(line[:-_CRC_TAIL])
-            or line[:_PREFIX_SIZE] != _PREFIX
+            line[crc] != b',"crc":"%08x"}' % crc32(line[body])
+            or line[first] != _PREFIX
             or line.find(b',"offset":%d,' % (offset + i), _PREFIX_SIZE, _ENVELOPE) < 0
         ):
             return i
     return None
+
+
+def verify_lines(lines: Sequence[bytes], seq: int, place: Callable[[int], str]) -> None:
+    """Check stored records, each for its version, its CRC and that it has the number that belongs there.
+
+    Args:
+        seq: the number of the first.
+        place: names the place of a record, by its number.
+
+    Raises:
+        NewerFormatError, CorruptHistoryError: with `place` and `seq`.
+    """
+    broken = first_broken(lines, seq)
+    if broken is not None:
+        _refuse_line(lines[broken], seq + broken, place(seq + broken))
+
+
+def _refuse_line(line: bytes, seq: int, place: str) -> NoReturn:
+    try:
+        open_body(line, place)
+    except CorruptHistoryError as e:
+        e.seq = seq
+        raise
+    raise CorruptHistoryError(f"{place}: holds another record than number {seq}: {line[:120]!r}", place=place, seq=seq)
 
 
 def _refuse(line: bytes, place: str) -> NoReturn:

@@ -45,7 +45,7 @@ from attrs import field, frozen
 from .errors import CorruptHistoryError, StoreError
 from .heads import Blocked, Head, HeadFilter, RunHead, Status, Waiting
 from .leases import Lease, LeaseRequest
-from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, first_broken, open_body, seal
+from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, first_broken, open_body, seal, verify_lines
 from .store_outcomes import (
     AlreadyCommitted,
     AppendOutcome,
@@ -95,6 +95,7 @@ __all__ = [
     "first_broken",
     "open_body",
     "seal",
+    "verify_lines",
 ]
 
 

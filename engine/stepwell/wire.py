@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from .errors import CorruptHistoryError, Failure
 from .events import KINDS, Event, EventBase, Now, Step, Uuid, parse_uuid
-from .store import Draft, Tail, open_body
+from .store import Draft, Tail, open_body, verify_lines
 
 __all__ = ["read_event", "read_tail", "split_list", "to_draft"]
 
@@ -58,8 +58,7 @@ def read_tail(tail: Tail, run_id: str) -> list[Event]:
     """
     records, seq = tail.records, tail.from_seq
     if not tail.checked:
-        for number, line in enumerate(records, seq):
-            open_body(line, f"run {run_id!r}, event {number}")
+        verify_lines(records, seq, lambda number: f"run {run_id!r}, event {number}")
     try:
         events = _decoder().decode_lines(b"\n".join(records))
     except _NO_EVENT:
@@ -67,9 +66,8 @@ def read_tail(tail: Tail, run_id: str) -> list[Event]:
     if len(events) != len(records):
         events = [_decoded(line, f"run {run_id!r}, event {n}") for n, line in enumerate(records, seq)]  # to say where
     for event in events:
-        if type(event) is not Step or event.error is not None or event.offset != seq:
-            _check(event, seq, f"run {run_id!r}, event {seq}")
-        seq += 1
+        if type(event) is not Step or event.error is not None:  # else there is nothing in it that is read later
+            _check(event, f"run {run_id!r}, event {event.offset}")
     return events
 
 
@@ -81,14 +79,12 @@ def _decoded(line: bytes, place: str) -> Event:
         event = _decoder().decode(line)
     except _NO_EVENT as e:
         raise CorruptHistoryError(f"{place or 'record'}: not an event of this format: {e}", place=place) from e
-    _check(event, event.offset, place)
+    _check(event, place)
     return event
 
 
-def _check(event: Event, seq: int, place: str) -> None:
-    """What the decoder can't see: the position, and texts that are read later, when nobody knows the place any more."""
-    if event.offset != seq:
-        raise CorruptHistoryError(f"{place}: holds another record, number {event.offset}", place=place, seq=seq)
+def _check(event: Event, place: str) -> None:
+    """What the decoder can't see: texts that are read later, when nobody knows the place any more."""
     try:
         for text in (event.timestamp, getattr(event, "due", None), getattr(event, "started", None)):
             if text:

@@ -10,9 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from stepwell.errors import CorruptHistoryError, NewerFormatError
-from stepwell.store import Envelope, Head, Status, envelope, open_body
-
-from .rules import verify_lines
+from stepwell.store import Envelope, Head, Status, envelope, open_body, verify_lines
 
 __all__ = ["Scan", "check_lines", "find_attempt", "mark", "rebuilt_head", "scan", "scan_from"]
 

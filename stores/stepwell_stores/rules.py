@@ -7,11 +7,11 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
-from stepwell.errors import CorruptHistoryError, InvalidInputError
+from stepwell.errors import InvalidInputError
 from stepwell.store import (
     Blocked,
     ClosedKey,
@@ -26,8 +26,6 @@ from stepwell.store import (
     Then,
     Waiting,
     closed_key,
-    first_broken,
-    open_body,
 )
 
 Clock: TypeAlias = Callable[[], int]
@@ -164,30 +162,6 @@ def check_append(
         raise InvalidInputError(f"run {run_id!r}: an owner (fence={fence}) has its lease; use renew")
     elif then != "open" and not records:
         raise InvalidInputError(f"run {run_id!r}: closing a history needs a record")
-
-
-def verify_lines(lines: Sequence[bytes], seq: int, place: Callable[[int], str]) -> None:
-    """Check stored records, each for its version, its CRC and that it has the number that belongs there.
-
-    Args:
-        seq: the number of the first.
-        place: names the place of a record, by its number.
-
-    Raises:
-        NewerFormatError, CorruptHistoryError: with `place` and `seq`.
-    """
-    broken = first_broken(lines, seq)
-    if broken is not None:
-        _refuse(lines[broken], seq + broken, place(seq + broken))
-
-
-def _refuse(line: bytes, seq: int, place: str) -> NoReturn:
-    try:
-        open_body(line, place)
-    except CorruptHistoryError as e:
-        e.seq = seq
-        raise
-    raise CorruptHistoryError(f"{place}: holds another record than number {seq}: {line[:120]!r}", place=place, seq=seq)
 
 
 def matches(head: RunHead, where: HeadFilter) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 from stepwell.errors import CorruptHistoryError, NotFoundError
-from stepwell.store import AlreadyCommitted, AppendOutcome, Head, Then
+from stepwell.store import AlreadyCommitted, AppendOutcome, Head, Then, verify_lines
 
 from . import sqlite_rows as sql
-from .rules import verify_lines
 from .sqlite_rows import Row, find
 from .sqlite_schema import check_version
 

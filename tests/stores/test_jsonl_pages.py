@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from stepwell import sealing
 from stepwell.errors import CorruptHistoryError
 from stepwell.store import Committed, Created, Draft, Lease, Tail, seal
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores import jsonl_pages, rules
+from stepwell_stores import jsonl_pages
 from stepwell_stores.jsonl import JsonlStore
 from stepwell_stores.jsonl_journal import find_attempt
 
@@ -36,14 +37,14 @@ def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JsonlStore]:
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of the records that are checked."""
     numbers: list[int] = []
-    real = vars(rules)["first_broken"]
+    real = vars(sealing)["first_broken"]
 
     def counting(lines: Sequence[bytes], seq: int) -> int | None:
         numbers.extend(range(seq, seq + len(lines)))
         broken: int | None = real(lines, seq)
         return broken
 
-    monkeypatch.setattr(rules, "first_broken", counting)
+    monkeypatch.setattr(sealing, "first_broken", counting)
     return numbers
 
 
