@@ -73,8 +73,8 @@ class Asking(Facade):
         """The open runs that go the old way at `Patched(change_id)`, newest first; when there are none it can go.
 
         To be asked with code that still has the Patched: each open run is folded, and one that has not come to it is
-        not listed, for it will have the change. A run whose code is not at hand, does not fit or nowhere holds the id
-        is listed unless its history says that it has the change.
+        not listed, for it will have the change. A run whose code is not at hand or does not fit, or whose workflow
+        holds the id in none of its versions, is listed unless its history says that it has the change.
 
         Args:
             change_id: as the code has it.

@@ -6,6 +6,7 @@ anything changes. An *outside* event is taken in whenever it comes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,7 @@ from .workflows import Workflow
 __all__ = ["HANDLERS", "Handlers", "forced"]
 
 
-class Handlers:
+class Handlers(ABC):
     """The state of a run, and what events do to it; `Machine` is what one works with."""
 
     workflow: Workflow[..., Any]
@@ -66,13 +67,13 @@ class Handlers:
         """The Suspends of the frontier, oldest first."""
         return [p for p in self.pending.values() if isinstance(p.command, c.Suspend)]
 
+    @abstractmethod
     def _stop_going_on(self) -> None:
         """A cancel came: a run that was about to go on as new is closed instead."""
-        raise NotImplementedError
 
+    @abstractmethod
     def compensate(self) -> bool:
         """Begin to undo what was done; False when there is nothing to be undone, or it is being undone already."""
-        raise NotImplementedError
 
     # ---- the owner's events
 

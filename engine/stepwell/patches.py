@@ -39,7 +39,7 @@ def _is_old(parts: Parts, head: RunHead, change_id: str) -> bool:
     """Whether a run goes the old way: by its code when that is at hand and fits, else by its history alone."""
     workflow = known_workflow(parts.registry, head)
     try:
-        if workflow is None or not _asks(workflow, change_id):
+        if workflow is None or not any(_asks(one, change_id) for one in parts.registry.versions(workflow.name)):
             return not _is_recorded(parts, head, change_id)
         try:
             run = load(parts, head.run_id, incarnation=head.incarnation)
@@ -55,7 +55,8 @@ def _is_old(parts: Parts, head: RunHead, change_id: str) -> bool:
 def _asks(workflow: Workflow[..., Any], change_id: str) -> bool:
     """Whether the id stands in the code of a workflow, or in its module, where its helpers are.
 
-    When it doesn't, it is mistyped, or the question is out of the code already, and an unanswered run says nothing.
+    When it does in no version, it is mistyped, or the question is out of the code already, and an unanswered run says
+    nothing. When it does in one, those on the other versions will never be asked.
     """
     module = inspect.getmodule(workflow.fn)
     with suppress(OSError, TypeError):  # typed at a prompt: the byte code alone has to do

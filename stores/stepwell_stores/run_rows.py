@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
+from attrs import define, field
 from msgspec.structs import replace
 
 from stepwell.store import (
@@ -32,7 +32,8 @@ from .rules import Position, check_append, check_first, check_lease, check_openi
 __all__ = ["RunRow"]
 
 
-class RunRow(msgspec.Struct):
+@define
+class RunRow:
     """A run with all of its records. Its methods change it when they say so, and not at all when they refuse.
 
     `now` is always the store's clock, in microseconds since 1970. Arguments are checked as the port demands, before
@@ -48,8 +49,8 @@ class RunRow(msgspec.Struct):
     fence: int
     head: Head
     closed: bool
-    histories: list[list[bytes]] = []
-    attempts: dict[str, tuple[int, int]] = {}
+    histories: list[list[bytes]] = field(factory=list)
+    attempts: dict[str, tuple[int, int]] = field(factory=dict)
     held: tuple[str, int, str] | None = None
 
     @classmethod
@@ -71,8 +72,9 @@ class RunRow(msgspec.Struct):
             if there.attempts.get(attempt_id) != (0, 0):
                 return there, Exists(there.shown(now))
             return there, Created(there._ask(lease, now)[0])
-        run = cls(run_id, there.fence + 1 if there else 1, head, then == "closed", [[]])
-        run._add(seal(records, session=run.fence, offset=0, then=then, attempt_id=attempt_id), attempt_id)
+        fence = there.fence + 1 if there else 1
+        lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
+        run = cls(run_id, fence, head, then == "closed", [lines], {attempt_id: (0, 0)})
         return run, Created(run._hold(lease, now))
 
     def open_incarnation(
@@ -118,22 +120,44 @@ class RunRow(msgspec.Struct):
         """Append as the owner, or from outside; see the port."""
         check_append(self.run_id, incarnation, expected_seq, records, attempt_id, head, then, fence, release, lease)
         if fence is None:
-            return self._tell(incarnation, expected_seq, records, attempt_id, due, lease, now)
+            return self.append_outside(incarnation, expected_seq, records, attempt_id, due, lease, now)
         assert incarnation is not None  # check_append saw to it
         assert expected_seq is not None
+        return self.append_own(incarnation, expected_seq, records, head, then, fence, release)
+
+    def append_own(
+        self,
+        incarnation: int,
+        expected_seq: int,
+        records: Sequence[Draft],
+        head: Head | None,
+        then: Then,
+        fence: int,
+        release: bool,
+    ) -> AppendOutcome:
+        """Append as the owner, with arguments that were checked."""
         lines = seal(records, session=fence, offset=expected_seq, then=then)
-        there = self.histories[incarnation] if incarnation < len(self.histories) else []
-        if lines and there[expected_seq : expected_seq + len(lines)] == lines:
-            return AlreadyCommitted(expected_seq, incarnation)
-        if (refused := self.position.refuses_owner(incarnation, expected_seq, fence)) is not None:
-            return refused
-        self.histories[-1] += lines
-        self.head, self.closed = head or self.head, then == "closed"
-        if release or self.closed:
+        history = self.histories[-1]
+        if expected_seq != len(history) or fence != self.fence or incarnation != len(self.histories) - 1 or self.closed:
+            return self._not_at_the_tail(incarnation, expected_seq, fence, lines)
+        history += lines
+        if head is not None:
+            self.head = head
+        if then == "closed":
+            self.closed, self.held = True, None
+        elif release:
             self.held = None
         return Committed(expected_seq, incarnation)
 
-    def _tell(
+    def _not_at_the_tail(self, incarnation: int, expected_seq: int, fence: int, lines: list[bytes]) -> AppendOutcome:
+        there = self.histories[incarnation] if incarnation < len(self.histories) else []
+        if lines and there[expected_seq : expected_seq + len(lines)] == lines:
+            return AlreadyCommitted(expected_seq, incarnation)
+        refused = self.position.refuses_owner(incarnation, expected_seq, fence)
+        assert refused is not None, "it was not at the tail"
+        return refused
+
+    def append_outside(
         self,
         incarnation: int | None,
         expected_seq: int | None,
@@ -143,21 +167,29 @@ class RunRow(msgspec.Struct):
         lease: LeaseRequest | None,
         now: int,
     ) -> AppendOutcome:
+        """Append from outside, with arguments that were checked."""
         if (known := self.attempts.get(attempt_id)) is not None:
             return AlreadyCommitted(known[1], known[0], *self._ask(lease, now))
-        if (refused := self.position.refuses_outside(incarnation, expected_seq)) is not None:
-            return refused
         at = self.position
+        if (refused := at.refuses_outside(incarnation, expected_seq)) is not None:
+            return refused
         if records:
             self._add(seal(records, session=self.fence, offset=at.seq, attempt_id=attempt_id), attempt_id)
         self.head = replace(self.head, due=earlier(self.head.due, due))
         return Committed(at.seq, at.incarnation, *self._ask(lease, now))
 
     def deleted(self, incarnation: int, fence: int | None = None) -> RunRow | None:
-        """What stays when it is deleted: its fence, so that none is given twice; None when it may not be."""
+        """What stays when it is deleted: its fence, so that none is given twice, and when it was created, for pages.
+
+        None when it may not be deleted.
+        """
         if not (self.histories and self.closed) or fence not in (None, self.fence):
             return None
-        return RunRow(self.run_id, self.fence, self.head, True) if incarnation == self.position.incarnation else None
+        if incarnation != len(self.histories) - 1:
+            return None
+        old = self.head
+        head = Head(old.status, old.workflow, old.version, old.created, old.updated)  # neither tags nor waits
+        return RunRow(self.run_id, self.fence, head, True)
 
     # ---- what it shows
 
@@ -173,13 +205,15 @@ class RunRow(msgspec.Struct):
 
     def tail(self, from_seq: int, incarnation: int | None, limit: int | None) -> Tail | None:
         """Records of an incarnation, None when there is no such one."""
-        number = self.position.incarnation if incarnation is None else incarnation
-        if not 0 <= number < len(self.histories):
+        newest = len(self.histories) - 1
+        number = newest if incarnation is None else incarnation
+        if not 0 <= number <= newest:
             return None
-        start = min(max(from_seq, 0), len(self.histories[number]))
-        lines = self.histories[number][start:]
-        closed = self.closed or number < self.position.incarnation
-        return Tail(number, start, lines[:limit], closed, limit is not None and len(lines) > limit)
+        there = self.histories[number]
+        start = min(max(from_seq, 0), len(there))
+        lines = there[start:]
+        more = limit is not None and len(lines) > limit
+        return Tail(number, start, lines[:limit], self.closed or number < newest, more)
 
     def due(self, now: int) -> int | None:
         """When it wants to be driven; one with a lease that has lapsed was left by a dead owner, and is due."""

@@ -1,50 +1,18 @@
 """The JSONL store keeps the contract."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
-import pytest
 from hypothesis import settings
 
-from stepwell.store import Store
-from stepwell.testing.contract import ManualClock, Persistence, StoreContract, StoreMachine
 from stepwell_stores.jsonl import JsonlStore
 
-
-class TestJsonl(StoreContract, Persistence):
-    @pytest.fixture(autouse=True)
-    def _place(self, tmp_path: Path) -> None:
-        self.path, self.clock = tmp_path / "runs", ManualClock()
-
-    def make_store(self) -> Store:
-        return JsonlStore(self.path, clock=self.clock)
-
-    def advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-
-    def reopen(self, store: Store) -> Store:
-        store.close()
-        return self.make_store()
+from .on_disk import DiskContract, DiskMachine
 
 
-class JsonlMachine(StoreMachine):
-    def make_store(self) -> Store:
-        if not hasattr(self, "directory"):
-            self.directory, self.clock = tempfile.mkdtemp(), ManualClock()
-        return JsonlStore(f"{self.directory}/runs", clock=self.clock)
+class TestJsonl(DiskContract):
+    opens = JsonlStore
 
-    def advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)
 
-    def reopen(self, store: Store) -> Store:
-        store.close()
-        return self.make_store()
-
-    def teardown(self) -> None:
-        super().teardown()
-        if hasattr(self, "directory"):
-            shutil.rmtree(self.directory)
+class JsonlMachine(DiskMachine):
+    opens = JsonlStore
 
 
 TestJsonlMachine = JsonlMachine.TestCase

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +142,16 @@ def test_runs_of_a_version_can_be_listed(bench: Any) -> None:
 # ---- changes in place, and how their Patched goes
 
 
+APART = """
+from stepwell import Flow, Suspend, workflow
+
+
+@workflow(name="order", version="2")
+def order(item: str) -> Flow[None]:
+    yield Suspend("paid")
+"""
+
+
 @workflow(name="order")
 def with_patch(item: str) -> Flow[str]:
     if (yield from Patched("fraud-check")):
@@ -223,6 +236,21 @@ def test_an_id_that_the_code_nowhere_holds_lists_all_whose_history_lacks_it(benc
     mistyped = "check-fraud".replace("fraud", "freud")
     assert ["new"] == [record.id for record in engine.unpatched(mistyped)]
     assert [] == engine.unpatched("fraud-check")
+
+
+def test_a_version_that_never_asks_is_not_listed_wherever_its_code_stands(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "version_2_apart.py").write_text(APART, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    apart: Any = importlib.import_module("version_2_apart")
+    monkeypatch.delitem(sys.modules, "version_2_apart")
+    bench.engine().start(order_1, "tea", run_id="old")
+    engine = bench.engine(with_patch, apart.order)
+    engine.start(apart.order, "tea", run_id="other-version")
+    assert ["old"] == [record.id for record in engine.unpatched("fraud-check")]
+    without = bench.engine(apart.order)
+    assert ["old", "other-version"] == sorted(record.id for record in without.unpatched("fraud-check")), "nobody asks"
 
 
 def test_a_retried_run_keeps_its_answer(bench: Any) -> None:

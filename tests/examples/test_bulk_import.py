@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,38 +14,19 @@ import pytest
 
 from stepwell import Engine
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "bulk_import"
-SOURCES = os.pathsep.join(str(ROOT / name) for name in ("engine", "stores"))
 ROWS = 400
 PATIENCE = 60.0
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts an import of the file; it ends with the test."""
+def run(begin: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts an import of the file."""
     (tmp_path / "people.csv").write_text("".join(f"person {n},town {n % 7}\n" for n in range(ROWS)), "utf-8")
-    environment = {name: value for name, value in os.environ.items() if name != "STEPWELL_STORE"}
-    environment |= {"PYTHONPATH": SOURCES, "PYTHONDONTWRITEBYTECODE": "1"}
-    started: list[subprocess.Popen[str]] = []
 
     def start(*options: str, source: str = "people.csv") -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, str(EXAMPLE / "run.py"), source, "people.db", *options],
-                cwd=tmp_path,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return started[-1]
+        return begin("run.py", source, "people.db", *options)
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start
 
 
 def wait_for_progress(folder: Path, process: subprocess.Popen[str]) -> int:

@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-CARTS = ROOT / "examples" / "carts"
-MESSAGES = (CARTS / "messages.txt").read_text("utf-8")
-PATHS = [str(CARTS), *(str(ROOT / name) for name in ("engine", "stores"))]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "STEPWELL_STORE"}
-ENVIRONMENT |= {"PYTHONPATH": os.pathsep.join(PATHS), "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
+MESSAGES = (Path(__file__).parents[2] / "examples" / "carts" / "messages.txt").read_text("utf-8")
 PATIENCE = 60.0
 """Seconds after which a test that waits for a restart is sure that it won't come."""
-
-
-@pytest.fixture
-def call(tmp_path):
-    def run(*words, given="", code=0):
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            input=given,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-        )
-        assert code == done.returncode, done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
 
 
 @pytest.fixture
@@ -54,7 +26,7 @@ def work(call):
 
 
 def send(call, text, code=0):
-    return call(str(CARTS / "send_messages.py"), given=text, code=code)
+    return call("send_messages.py", given=text, code=code)
 
 
 def test_messages_make_carts_and_count_once(call, stepwell):
@@ -88,8 +60,8 @@ def test_a_report_is_made_once(call, tmp_path):
     send(call, MESSAGES)
     work(call)
     for _ in range(2):
-        assert "1 carts were paid\n" == call(str(CARTS / "report_paid.py"), "2026-07-31").stdout
-    assert "usage" in call(str(CARTS / "report_paid.py"), code=2).stderr
+        assert "1 carts were paid\n" == call("report_paid.py", "2026-07-31").stdout
+    assert "usage" in call("report_paid.py", code=2).stderr
 
 
 @pytest.mark.parametrize("line", ["m1", "m1 ada tea", "m1 ada tea many"])

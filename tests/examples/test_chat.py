@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import functools
 import sys
 from pathlib import Path
 
@@ -14,11 +13,7 @@ from stepwell import events as e
 
 from ..engine.tools import eventually
 
-ROOT = Path(__file__).parents[2]
-CHAT = ROOT / "examples" / "chat"
-SOURCES = os.pathsep.join(str(ROOT / name) for name in ("engine", "stores"))
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "STEPWELL_STORE"}
-ENVIRONMENT |= {"PYTHONPATH": SOURCES, "PYTHONIOENCODING": "utf-8"}
+CHAT = Path(__file__).parents[2] / "examples" / "chat"
 QUESTION = "What is a store, and what is replay?"
 ANSWER = (
     "A store keeps histories: a file, SQLite, or what you write yourself. "
@@ -27,25 +22,8 @@ ANSWER = (
 
 
 @pytest.fixture
-def begin(tmp_path):
-    begun = []
-
-    def start(script, *arguments, pause="0.01"):
-        process = subprocess.Popen(
-            [sys.executable, str(CHAT / script), *arguments],
-            cwd=tmp_path,
-            env=ENVIRONMENT | {"CHAT_PAUSE": pause},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        begun.append(process)
-        return process
-
-    yield start
-    for process in begun:
-        process.kill()
-        process.communicate()
+def begin(begin):
+    return functools.partial(begin, CHAT_PAUSE="0.01")
 
 
 def ended(process, code=0):
@@ -65,7 +43,7 @@ def test_an_answer_is_watched_by_who_comes_late(begin, tmp_path):
 
 
 def test_a_driver_that_is_killed_begins_the_answer_anew_before_the_eyes_of_the_watcher(begin, tmp_path):
-    killed = begin("chat_ask.py", "q-1", QUESTION, pause="0.3")
+    killed = begin("chat_ask.py", "q-1", QUESTION, CHAT_PAUSE="0.3")
     with Engine(f"sqlite:///{tmp_path}/chat.db") as engine:
         eventually(engine.runs)
         watcher = begin("chat_watch.py", "q-1")

@@ -40,11 +40,12 @@ def load(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def workflows(module: Any) -> dict[str, Workflow[..., Any]]:
-    """The workflows of a module, those that only its engine knows too."""
+def workflows(module: Any) -> list[Workflow[..., Any]]:
+    """The workflows of a module in all of their versions, those that only its engine knows too."""
     known = module.engine._parts.registry if hasattr(module, "engine") else None
     found = [one for versions in (known._by_name.values() if known else ()) for one in versions.values()]
-    return {one.name: one for one in (*vars(module).values(), *found) if isinstance(one, Workflow)}
+    made = [one for one in (*vars(module).values(), *found) if isinstance(one, Workflow)]
+    return list({(one.name, one.version): one for one in made}.values())
 
 
 Scene = dict[str, Any]
@@ -111,6 +112,20 @@ def desk(m: Any) -> list[Scene]:
     return [{"inputs": (0,), "fakes": {m.trip: lambda _: ["f", "h", "c"]}, "signals": {"order": [*orders, (500, "")]}}]
 
 
+def subscription(m: Any) -> list[Scene]:
+    months = [(timedelta(days=30 * number), name) for number, name in enumerate(("May", "June", "July"), 1)]
+    fakes = {"check_address": "1, ada street", "charge": None, "send": None}
+    return [
+        {"inputs": ("ada",), "fakes": fakes, "signals": {m.issue: months}},
+        {
+            "inputs": ("ada",),
+            "fakes": fakes | {"charge": OSError("gone")},
+            "signals": {m.issue: months},
+            "status": "failed",
+        },
+    ]
+
+
 def triage(m: Any) -> list[Scene]:
     fakes = {"classify": m.Classification("bug", 5), "draft": "dear"}
     yes = {m.review: (timedelta(days=3), m.Verdict(True, "alice", "soon"))}
@@ -132,6 +147,7 @@ SCENES: dict[str, Any] = {
     "carts/cart": cart,
     "carts/report": report,
     "chat/chat": chat,
+    "deploys/subscription": subscription,
     "retention/message": message,
     "travel/booking": booking,
     "travel/desk": desk,
@@ -156,9 +172,9 @@ def test_a_kill_after_every_event_changes_nothing(path: Path, monkeypatch: pytes
     module = load(path, monkeypatch)
     found = workflows(module)
     assert found
-    for name, workflow in found.items():
-        key = f"{path.parent.name}/{name}"
-        assert key in SCENES, f"say in SCENES of {__name__} how workflow {name!r} of {path} is simulated"
+    for workflow in found:
+        key = f"{path.parent.name}/{workflow.name}"
+        assert key in SCENES, f"say in SCENES of {__name__} how workflow {workflow.name!r} of {path} is simulated"
         for scene in SCENES[key](module):
             how = dict(scene)
             inputs, status = how.pop("inputs"), how.pop("status", "completed")
@@ -172,7 +188,7 @@ def test_any_history_is_answered_the_same_twice_and_ends(path: Path, monkeypatch
     """In this process: `assert_deterministic` has tests of its own for the others."""
     monkeypatch.delenv("STEPWELL_STORE", raising=False)
     module = load(path, monkeypatch)
-    for name, workflow in workflows(module).items():
-        inputs = SCENES[f"{path.parent.name}/{name}"](module)[0]["inputs"]
+    for workflow in workflows(module):
+        inputs = SCENES[f"{path.parent.name}/{workflow.name}"](module)[0]["inputs"]
         assert_deterministic(workflow, *inputs, examples=40, hash_seeds=())
         assert_ends(workflow, *inputs, examples=40)

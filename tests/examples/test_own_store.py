@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from stepwell.errors import CorruptHistoryError, StoreError
-from stepwell.store import Created, Store
-from stepwell.testing.contract import ManualClock, Persistence, StoreContract, StoreMachine, a_head, a_start
+from stepwell.store import Created
+from stepwell.testing.contract import a_head, a_start
+
+from ..contract.on_disk import DiskContract, DiskMachine
 
 ROOT = Path(__file__).parents[2]
 SOURCES = os.pathsep.join(str(ROOT / name) for name in ("engine", "stores", "examples/own-store"))
@@ -35,39 +35,12 @@ finally:
     sys.path.remove(str(SOURCE.parent))
 
 
-class TestOneFile(StoreContract, Persistence):
-    @pytest.fixture(autouse=True)
-    def _place(self, tmp_path: Path) -> None:
-        self.path, self.clock = tmp_path / "runs", ManualClock()
-
-    def make_store(self) -> Store:
-        return OneFileStore(self.path, clock=self.clock)
-
-    def advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-
-    def reopen(self, store: Store) -> Store:
-        store.close()
-        return self.make_store()
+class TestOneFile(DiskContract):
+    opens = OneFileStore
 
 
-class OneFileMachine(StoreMachine):
-    def make_store(self) -> Store:
-        if not hasattr(self, "directory"):
-            self.directory, self.clock = tempfile.mkdtemp(), ManualClock()
-        return OneFileStore(f"{self.directory}/runs", clock=self.clock)
-
-    def advance(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-
-    def reopen(self, store: Store) -> Store:
-        store.close()
-        return self.make_store()
-
-    def teardown(self) -> None:
-        super().teardown()
-        if hasattr(self, "directory"):
-            shutil.rmtree(self.directory)
+class OneFileMachine(DiskMachine):
+    opens = OneFileStore
 
 
 TestOneFileMachine = OneFileMachine.TestCase

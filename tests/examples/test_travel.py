@@ -2,41 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
-from pathlib import Path
-
-import pytest
 
 from stepwell import Engine
-
-ROOT = Path(__file__).parents[2]
-TRAVEL = ROOT / "examples" / "travel"
-PATHS = [str(TRAVEL), *(str(ROOT / name) for name in ("engine", "stores"))]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "STEPWELL_STORE"}
-ENVIRONMENT |= {"PYTHONPATH": os.pathsep.join(PATHS), "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-@pytest.fixture
-def call(tmp_path):
-    def run(*words):
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-        )
-        assert 0 == done.returncode, done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout
-
-    return run
 
 
 def bookings(folder):
@@ -45,25 +14,24 @@ def bookings(folder):
 
 
 def test_a_trip_is_booked_and_one_that_fails_leaves_nothing_behind(call, tmp_path):
-    assert "trip-ada: completed, spent 510\n" == call(str(TRAVEL / "travel_now.py"), "ada")
+    assert "trip-ada: completed, spent 510\n" == call("travel_now.py", "ada").stdout
     assert ["car ada", "flight ada", "hotel ada"] == sorted(bookings(tmp_path))
     (tmp_path / "no-car").touch()
-    said = call(str(TRAVEL / "travel_now.py"), "bert")
+    said = call("travel_now.py", "bert").stdout
     assert "trip-bert: failed, spent 510" in said
     assert "no car left" in said
     assert ["car ada", "flight ada", "hotel ada"] == sorted(bookings(tmp_path))
 
 
-def test_a_trip_that_is_killed_goes_on_and_books_nothing_twice(call, tmp_path):
-    words = [sys.executable, str(TRAVEL / "travel_now.py"), "ada"]
+def test_a_trip_that_is_killed_goes_on_and_books_nothing_twice(begin, call, tmp_path):
     for lines in (1, 2):
-        process = subprocess.Popen(words, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        process = begin("travel_now.py", "ada")
         deadline = time.monotonic() + 60
         while process.poll() is None and len(bookings(tmp_path)) < lines:
             assert time.monotonic() < deadline
         process.kill()
         process.wait()
-    assert "trip-ada: completed, spent 510\n" == call(*words[1:])
+    assert "trip-ada: completed, spent 510\n" == call("travel_now.py", "ada").stdout
     assert ["car ada", "flight ada", "hotel ada"] == sorted(bookings(tmp_path))
 
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import functools
 
 import pytest
 
 from stepwell import Engine
-
-ROOT = Path(__file__).parents[2]
-WHAT_IF = ROOT / "examples" / "what-if"
-SOURCES = os.pathsep.join(str(ROOT / name) for name in ("engine", "stores"))
 
 
 @pytest.fixture(params=["sqlite:///{}/loans.db", "file:{}/loans"])
@@ -22,23 +15,8 @@ def url(request, tmp_path):
 
 
 @pytest.fixture
-def call(tmp_path, url):
-    def run(*arguments, code=0):
-        environment = os.environ | {"PYTHONPATH": SOURCES, "PYTHONIOENCODING": "utf-8", "STEPWELL_STORE": url}
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=WHAT_IF,
-            env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-        )
-        assert code == done.returncode, done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
+def call(call, url):
+    return functools.partial(call, STEPWELL_STORE=url)
 
 
 @pytest.fixture

@@ -128,9 +128,14 @@ def transact(work):
 def write(name):
     return commits.run(lambda rows: rows.append(name))
 
-def interrupt():
-    while len(commits._waiting) < int(sys.argv[1]):
+def until_wait(count):
+    deadline = time.monotonic() + 30
+    while len(commits._waiting) < count:
+        assert time.monotonic() < deadline, "they do not come"
         time.sleep(0.001)
+
+def interrupt():
+    until_wait(1)
     os.kill(os.getpid(), signal.SIGINT)
 
 commits = GroupCommit(transact)
@@ -145,8 +150,7 @@ with ThreadPoolExecutor(4) as pool:
     else:
         sys.exit("it was not interrupted")
     futures += [pool.submit(write, name) for name in ("later", "last")]
-    while len(commits._waiting) < 2:
-        time.sleep(0.001)
+    until_wait(2)
     gate.set()
     for future in futures:
         future.result(30)
@@ -158,7 +162,7 @@ print(*written)
 def test_a_thread_that_is_interrupted_while_it_waits_is_waited_for_by_nobody() -> None:
     path = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     done = subprocess.run(
-        [sys.executable, "-c", WAITS, "1"],
+        [sys.executable, "-c", WAITS],
         env={**os.environ, **path},
         capture_output=True,
         text=True,
