@@ -7,7 +7,7 @@ from typing import Any
 
 from . import events as e
 from .codec import Codec
-from .errors import CorruptHistoryError
+from .errors import CorruptHistoryError, NotFoundError
 from .outcomes import (
     Outcome,
     RunCancelled,
@@ -45,10 +45,14 @@ def newest_event(store: Store, run: RunHead) -> e.EventBase:
     Raises:
         NewerFormatError: a newer stepwell has written to the run; nobody else may.
         CorruptHistoryError: it is damaged.
+        NotFoundError: it was deleted since its head was read.
     """
     place = f"run {run.run_id!r}, event {run.seq - 1}"
     tail = store.read(run.run_id, run.seq - 1, incarnation=run.incarnation)
     if tail is None or not tail.records:
+        now = store.head(run.run_id)
+        if now is None or now.head.created != run.head.created:
+            raise NotFoundError(f"no run {run.run_id!r}: it was deleted meanwhile")
         raise CorruptHistoryError(f"{place}: the record is missing", place=place)
     return read_event(tail.records[-1], place)
 

@@ -162,6 +162,16 @@ def test_one_workflow_may_be_asked_for(check: Any) -> None:
         assert wanted == (code, found["checked"])
 
 
+def test_a_workflow_that_nobody_knows_is_no_success(
+    filled: str, write_app: Callable[[str], str], stepwell: Any
+) -> None:
+    """A name that is mistyped in a pipeline would let everything pass."""
+    app = write_app(OLD) + ":engine"
+    done = stepwell("--app", app, "--store", filled, "check", "--workflow", "ordr")
+    assert 2 == done.code
+    assert "--workflow ordr: the app has no workflow of that name" in done.err
+
+
 def test_several_processes_find_what_one_does(check: Any) -> None:
     for change in ("same", "step", "inputs"):
         one, two = (check(change, "--processes", number) for number in "12")

@@ -44,14 +44,24 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--plant", choices=sorted(PLANTS), help="put a bug into the product, to see that it is found")
     parser.add_argument("--store", choices=["memory", *URLS], default="memory", help="the shipped store beneath")
+    parser.add_argument("--transactions", action="store_true", help="some steps are transactions; with --store sqlite")
     parser.add_argument("--hash", action="store_true", help="print the hash of each trace")
     args = parser.parse_args()
+    if args.transactions and args.store != "sqlite":
+        parser.error("--transactions takes --store sqlite")
     met: Counter[str] = Counter()
     wrong = turns = 0
     began = time.process_time()
     for seed in range(args.seed, args.seed + args.count):
         with planted(args.plant), opener(args.store) as open_inner:
-            result = simulate_seed(seed, open_inner, tracing=args.trace, runs=args.runs, storm=args.storm)
+            result = simulate_seed(
+                seed,
+                open_inner,
+                tracing=args.trace,
+                runs=args.runs,
+                storm=args.storm,
+                transactions=args.transactions,
+            )
         met.update(result.sometimes)
         turns += result.turns
         if result.trace is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
-from tests.dst.flows import Plan, draw_plan, journey, questions_of
+from tests.dst.flows import Plan, draw_plan, journey, questions_of, with_transactions
 from tests.dst.kernel import START, Process
 from tests.dst.world import World
 
@@ -130,7 +130,7 @@ ASK: dict[str, Callable[..., Any]] = {
 }
 
 
-def draw_orders(chance: random.Random, runs: int, seconds: float) -> list[list[Order]]:
+def draw_orders(chance: random.Random, runs: int, seconds: float, *, transactions: bool = False) -> list[list[Order]]:
     """The orders of two clients, by seeded chance: runs that begin all day, and what is asked of them."""
     given: list[list[Order]] = [[], []]
 
@@ -140,6 +140,7 @@ def draw_orders(chance: random.Random, runs: int, seconds: float) -> list[list[O
 
     for number in range(runs):
         run_id, plan, at = f"r{number}", draw_plan(chance), chance.random() * 0.85 * seconds
+        plan = with_transactions(plan) if transactions else plan
         order(at, chance.choice(["submit", "start"]), run_id, plan, both=chance.random() < 0.2)
         for asked, name in enumerate(questions_of(plan)):
             if chance.random() < 0.15:

@@ -35,17 +35,30 @@ from stepwell import (
     Spend,
     Step,
     StepFailed,
+    Stream,
     Suspend,
     TimedOut,
+    Transaction,
     Uuid,
     current_step,
     workflow,
 )
 
-__all__ = ["ATTEMPTS", "SIGNALS", "Plan", "draw_plan", "journey", "questions_of", "seen_signals"]
+__all__ = [
+    "ATTEMPTS",
+    "POSTED",
+    "SIGNALS",
+    "Plan",
+    "draw_plan",
+    "journey",
+    "questions_of",
+    "seen_signals",
+    "with_transactions",
+]
 
 Plan = list[Any]
 SIGNALS = ("alpha", "beta")
+POSTED = "post-"
 ATTEMPTS = 4
 RETRY = RetryPolicy(ATTEMPTS, initial=2, cap=600, factor=4, jitter=0.5)
 
@@ -99,6 +112,25 @@ def undo(name: str, how: str, seconds: float, seen: Any) -> None:
     _perform(name, how, seconds, seen)
 
 
+def pour(name: str, how: str, seconds: float, seen: Any) -> Generator[int, None, int]:
+    """A stream: the process may die between what it yields."""
+    number = _perform(name, how, seconds, seen)
+    task = here()
+    assert task is not None
+    for part in range(number % 4):
+        yield part
+        task.process.kernel.sleep(0.2 * (number % 3))
+    return number
+
+
+def post(database: Any, name: str, how: str) -> int:
+    """A transaction, whose row is there if and only if its record is."""
+    task = here()
+    assert task is not None
+    number: int = task.process.world.post(task.process, current_step(), (name, how, 0.0, None), database)
+    return number
+
+
 STEPS: dict[str, Callable[..., Any]] = {step.__name__: step for step in (count, weigh, pair, pack, note)}
 
 
@@ -123,6 +155,21 @@ def _step(_log: Any, name: str, kind: str, how: str, seconds: float) -> Generato
     """A step; before it something is drawn that it is called with, so that a draw that is lost shows."""
     drawn = (yield Random()) if how == "drawn" else None
     command: Step[Any] = Step(STEPS[kind], name, how, seconds, drawn).options(name=name)
+    return (yield from _performed(command, name, how))
+
+
+def _stream(_log: Any, name: str, kept: bool, how: str, seconds: float) -> Generator[Any, Any, Any]:
+    """A stream, whose chunks are recorded or not."""
+    command = Stream(pour, name, how, seconds, None).options(name=name, record_chunks=kept)
+    return (yield from _performed(command, name, how))
+
+
+def _post(_log: Any, name: str, how: str) -> Generator[Any, Any, Any]:
+    command = Transaction(post, name, how).options(name=f"{POSTED}{name}")
+    return (yield from _performed(command, name, how))
+
+
+def _performed(command: Step[Any], name: str, how: str) -> Generator[Any, Any, Any]:
     if how == "flaky":
         command = command.options(retry=RETRY)
     elif how == "once":
@@ -205,11 +252,13 @@ MOVES: dict[str, Callable[..., Generator[Any, Any, Any]]] = {
     "child": _child,
     "cleanly": _cleanly,
     "draw": _draw,
+    "post": _post,
     "race": _race,
     "raise": _raise,
     "sleep": _sleep,
     "spend": _spend,
     "step": _step,
+    "stream": _stream,
     "tell": _tell,
     "undo": _undo,
 }
@@ -237,7 +286,7 @@ class _Drawing:
 
     def move(self, depth: int) -> list[Any]:
         chance = self.chance
-        kinds = ["step"] * 9 + ["sleep"] * 3 + ["ask"] * 3 + ["draw", "tell", "spend", "undo"]
+        kinds = ["step"] * 9 + ["stream"] * 2 + ["sleep"] * 3 + ["ask"] * 3 + ["draw", "tell", "spend", "undo"]
         if depth < 2:
             kinds += ["all", "all", "race", "cleanly", "child", "child"]
         kind = chance.choice(kinds)
@@ -247,6 +296,9 @@ class _Drawing:
             how = chance.choice(["ok", "ok", "drawn", "flaky", "flaky", "flaky", "once", "fails", "hurried"])
             seconds = chance.choice([0.0, 0.0, 0.1, 0.5, 2.0, chance.choice([3.0, 8.0, 8.0, 45.0])])
             return ["step", name, chance.choice(list(STEPS)), how, seconds]
+        if kind == "stream":
+            how = chance.choice(["ok", "flaky", "once", "fails"])
+            return ["stream", name, chance.random() < 0.7, how, chance.choice([0.0, 0.5, 8.0])]
         if kind == "sleep":
             return ["sleep", chance.choice([0.5, 3, 20, 400, 3600, 3 * 3600])]
         if kind == "ask":
@@ -271,6 +323,21 @@ def draw_plan(chance: random.Random) -> Plan:
     elif end < 0.25:
         plan.append(["raise"])
     return plan
+
+
+def with_transactions(plan: Plan) -> Plan:
+    """The same plan with transactions in place of some steps, for a store that can take rows of others."""
+    found: Plan = []
+    for kind, *rest in plan:
+        if kind == "step" and rest[2] in ("ok", "fails"):
+            found.append(["post", rest[0], rest[2]])
+        elif kind in ("all", "race"):
+            found.append([kind, *map(with_transactions, rest)])
+        elif kind in ("child", "cleanly", "again"):
+            found.append([kind, with_transactions(rest[0]), *rest[1:]])
+        else:
+            found.append([kind, *rest])
+    return found
 
 
 def questions_of(plan: Plan) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from tests.dst.flows import journey, seen_signals
+from tests.dst.flows import POSTED, journey, seen_signals
 from tests.dst.world import History, Run, World
 
 from stepwell import events as e
@@ -15,12 +15,28 @@ from stepwell.machine import Machine
 from stepwell.store import HeadFilter, Store, envelope
 from stepwell.wire import read_event, to_draft
 
-__all__ = ["judge"]
+__all__ = ["judge", "judge_rows"]
 
 
 def judge(world: World, store: Store) -> None:
     """Add what must not be to the world's list."""
     world.wrong.extend(_violations(world, store))
+
+
+def judge_rows(world: World, rows: list[int]) -> None:
+    """Add where the rows of transactions, each with a number of its own, are not those that are recorded."""
+    recorded = {
+        json.loads(bytes(event.result))
+        for lives in world.runs.values()
+        for run in lives
+        for history in run.histories
+        for event, _ in history.events
+        if isinstance(event, e.Step) and event.name.startswith(POSTED) and event.result is not e.UNSET
+    }
+    for number in sorted(set(rows) - recorded):
+        world.wrong.append(f"S2: row {number} of a transaction was committed, and no history has it")
+    for number in sorted(recorded - set(rows)):
+        world.wrong.append(f"S1: transaction {number} is recorded, and its row is not there")
 
 
 def _violations(world: World, store: Store) -> Iterator[str]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 import random
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from attrs import evolve, field, frozen
 from tests.dst import shims
 from tests.dst.clients import Client, draw_orders
 from tests.dst.flows import journey
-from tests.dst.judging import judge
+from tests.dst.judging import judge, judge_rows
 from tests.dst.kernel import START, Kernel, Killed, Process
 from tests.dst.stores import Rates, SimStore
 from tests.dst.world import World
@@ -76,10 +77,18 @@ class Simulation:
 
     Args:
         open_inner: gives the shipped store for one process, or the one that all share; is given the store's clock.
+        transactions: whether some steps are transactions, which takes a SQLite store.
     """
 
     def __init__(
-        self, seed: int, open_inner: Callable[[Callable[[], int]], Any], *, tracing: bool, runs: int, storm: bool
+        self,
+        seed: int,
+        open_inner: Callable[[Callable[[], int]], Any],
+        *,
+        tracing: bool,
+        runs: int,
+        storm: bool,
+        transactions: bool,
     ) -> None:
         self.kernel = Kernel(seed, tracing=tracing)
         self.chance = random.Random(f"life-{seed}")
@@ -92,7 +101,8 @@ class Simulation:
         self.every = 400 if storm else 1500  # seconds between two misfortunes
         self.lives: dict[str, int] = {}
         self.alive: dict[str, Process] = {}
-        orders = draw_orders(self.chance, runs, HOURS * 3600)
+        self.transactions = transactions
+        orders = draw_orders(self.chance, runs, HOURS * 3600, transactions=transactions)
         self.clients = {f"client{n}": Client(self.world, orders[n]) for n in range(2)}
         self.workers = {f"worker{n}": self._worker for n in range(3)}
 
@@ -129,6 +139,9 @@ class Simulation:
     def _inner(self) -> Any:
         """The shipped store, for one process; closed at the end only: who is killed closes nothing."""
         inner = self._open_inner(lambda: self.kernel.time)
+        if self.transactions and not self.opened:
+            with closing(sqlite3.connect(inner.path)) as database:
+                database.execute("CREATE TABLE posted (number INTEGER)")
         self.opened.append(inner)
         return inner
 
@@ -261,6 +274,7 @@ def simulate_seed(
     tracing: bool = False,
     runs: int = 10,
     storm: bool | None = None,
+    transactions: bool = False,
 ) -> Result:
     """Run one seed to its end, and judge it.
 
@@ -269,6 +283,7 @@ def simulate_seed(
         tracing: keep the trace.
         runs: how many runs clients begin.
         storm: whether misfortunes come thick; None: with every fifth seed.
+        transactions: whether some steps are transactions; each process has a SQLite store then.
     """
     if open_inner is None:
         from stepwell_stores.memory import MemoryStore
@@ -284,7 +299,7 @@ def simulate_seed(
 
     storm = seed % 5 == 1 if storm is None else storm
     with shims.installed():
-        simulation = Simulation(seed, open_inner, tracing=tracing, runs=runs, storm=storm)
+        simulation = Simulation(seed, open_inner, tracing=tracing, runs=runs, storm=storm, transactions=transactions)
         kernel, world = simulation.kernel, simulation.world
         handler, logger = _Errors(world), logging.getLogger("stepwell")
         before = (logger.propagate, logger.level)
@@ -300,6 +315,9 @@ def simulate_seed(
         world.wrong.extend(f"S18: a thread died: {text}" for text in kernel.failures)
         if not world.wrong:
             judge(world, simulation._inner())
+        if not world.wrong and transactions:
+            with closing(sqlite3.connect(simulation._inner().path)) as database:
+                judge_rows(world, [number for (number,) in database.execute("SELECT number FROM posted")])
         for inner in simulation.opened:
             inner.close()
     hours = (kernel.time - START) / 3_600_000_000

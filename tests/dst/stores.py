@@ -52,6 +52,8 @@ class SimStore:
         self._process, self._world, self._rates, self._ttl = process, world, rates, ttl
         self._kernel = process.kernel
         self._chance = process.kernel.chance
+        if callable(getattr(inner, "transact", None)):
+            self.transact = self._transact
 
     # ---- writes
 
@@ -107,6 +109,25 @@ class SimStore:
             run_id,
             lambda: self._inner.append(run_id, incarnation, expected_seq, records, **how),
             done,
+        )
+
+    def _transact(
+        self, run_id: str, incarnation: int, expected_seq: int, work: Callable[[Any], Sequence[Draft]], **how: Any
+    ) -> Any:
+        inner: Any = self._inner
+        records: list[Draft] = []
+
+        def watched(database: Any) -> Sequence[Draft]:
+            records[:] = work(database)
+            return records
+
+        def done(outcome: Any) -> None:
+            if isinstance(outcome, Committed):
+                self._world.appended(self._process, run_id, outcome.seq, records, how["fence"], closed=False)
+            self._world.met(f"transaction: {type(outcome).__name__}")
+
+        return self._write(
+            "transact", run_id, lambda: inner.transact(run_id, incarnation, expected_seq, watched, **how), done
         )
 
     def delete(self, run_id: str, incarnation: int, *, fence: int | None = None) -> bool:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.dst.plants import PLANTS, planted
-from tests.dst.simulation import HOURS, simulate_seed
+from tests.dst.simulation import HOURS, Result, simulate_seed
 
 from stepwell_stores import open_store
+from stepwell_stores.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 200
@@ -23,6 +27,7 @@ SOMETIMES = (
     "another attempt",
     "cancel answered",
     "child begun",
+    "chunk recorded",
     "client met StoreUnavailableError",
     "clock jumped",
     "delete answered",
@@ -76,6 +81,32 @@ def test_whatever_happens_in_a_day_every_promise_is_kept(first: int) -> None:
 def test_stores_in_files_keep_every_promise_too(store: str, seed: int, tmp_path: Path) -> None:
     result = simulate_seed(seed, lambda clock: open_store(FILES[store].format(tmp_path), clock=clock))
     assert [] == result.findings
+
+
+def test_rows_are_there_if_and_only_if_the_records_of_their_transactions_are(tmp_path: Path) -> None:
+    met: Counter[str] = Counter()
+    for seed in range(300, 306):
+        result = day_of_transactions(seed, tmp_path)
+        assert [] == result.findings
+        met.update(result.sometimes)
+    assert met["transaction performed"] > 5
+
+
+def test_rows_that_are_committed_by_themselves_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(self: SqliteStore, run_id: str, number: int, seq: int, work: Any, **how: Any) -> Any:
+        with closing(sqlite3.connect(self.path)) as database:
+            records = work(database)
+            database.commit()
+        return self.append(run_id, number, seq, records, attempt_id=how["attempt_id"], fence=how["fence"])
+
+    monkeypatch.setattr(SqliteStore, "transact", torn)
+    assert any(day_of_transactions(seed, tmp_path).wrong for seed in range(20))
+
+
+def day_of_transactions(seed: int, folder: Path) -> Result:
+    place = FILES["sqlite"].format(folder / str(seed))
+    (folder / str(seed)).mkdir()
+    return simulate_seed(seed, lambda clock: open_store(place, clock=clock), transactions=True)
 
 
 @pytest.mark.parametrize("seed", [3, 11])

@@ -51,6 +51,7 @@ class History:
         steps: the outcomes that are recorded, by `at`.
         dues: when waits end and steps are tried again, by `at`.
         attempts: how many are recorded as failed, by `at`.
+        poured: the newest attempt of each stream of which something is recorded, by `at`.
         draws: random numbers that are recorded.
         performed: the first performance of each step, by `at`.
     """
@@ -63,6 +64,7 @@ class History:
     steps: dict[str, e.Step] = field(factory=dict)
     dues: dict[str, str] = field(factory=dict)
     attempts: Counter[str] = field(factory=Counter)
+    poured: dict[str, int] = field(factory=dict)
     draws: set[float] = field(factory=set)
     performed: dict[str, Effect] = field(factory=dict)
     closed: bool = False
@@ -163,6 +165,17 @@ class World:
             raise TroubleError(f"{name}: {TROUBLE}")
         return number
 
+    def post(self, process: Process, context: StepContext, given: tuple[Any, ...], database: Any) -> int:
+        """Do what a transaction does; nobody else runs meanwhile, as the store is locked."""
+        self._check_effect(process, context, given)
+        self._number += 1
+        database.execute("INSERT INTO posted VALUES (?)", (self._number,))
+        self.kernel.tell("posted", context.run_id, context.step_id, context.attempt)
+        if given[1] == "fails":
+            raise TroubleError(f"{given[0]}: {TROUBLE}")
+        self.met("transaction performed")
+        return self._number
+
     def _check_effect(self, process: Process, context: StepContext, given: tuple[Any, ...]) -> None:
         run_id, at, how = context.run_id, context.at, given[1]
         run, fence = self.run(run_id), process.fences.get(run_id, 0)
@@ -184,9 +197,10 @@ class World:
         )
         if at in history.steps:
             self.violate("S2", f"{what} runs again, and its outcome is recorded")
-        if context.attempt != history.attempts[at] + 1:
-            self.violate("S15", f"{what} runs as attempt {context.attempt} after {history.attempts[at]} recorded ones")
-        if how in ("flaky", "hurried") and context.attempt > ATTEMPTS:
+        begun = max(history.attempts[at], history.poured.get(at, 0))
+        if context.attempt != begun + 1:
+            self.violate("S15", f"{what} runs as attempt {context.attempt} after {begun} recorded ones")
+        if how in ("flaky", "hurried") and context.attempt > max(ATTEMPTS, history.poured.get(at, 0) + 1):
             self.violate("S15", f"{what} runs as attempt {context.attempt} of {ATTEMPTS}")
         if given[3] is not None and given[3] not in history.draws:
             self.violate("S1", f"{what} is called with {given[3]}, which was drawn and is not recorded")
@@ -319,10 +333,21 @@ class World:
         if not taken_over and event.error is None and event.at not in history.performed:
             self.violate("S3", f"step {event.step_id} of {run.run_id} has a result, and was never performed")
 
+    def _chunk(self, _process: Process, run: Run, history: History, event: e.Chunk, taken_over: bool) -> None:
+        if event.at in history.steps:
+            self.violate("S2", f"stream {event.step_id} of {run.run_id} goes on, and its outcome is recorded")
+        if event.attempt < history.poured.get(event.at, 0):
+            self.violate("S4", f"stream {event.step_id} of {run.run_id} goes on with attempt {event.attempt}")
+        history.poured[event.at] = event.attempt
+        if not taken_over:
+            self.met("chunk recorded")
+
     def _attempt(self, _process: Process, run: Run, history: History, event: e.Attempt, taken_over: bool) -> None:
-        history.attempts[event.at] += 1
+        told, poured = history.attempts[event.at], history.poured.get(event.at, 0)
+        expected = (poured, poured + 1) if poured > told else (told + 1,)
+        history.attempts[event.at] = event.attempt
         history.dues[event.at] = event.due
-        if event.attempt != history.attempts[event.at] or event.attempt >= ATTEMPTS:
+        if event.attempt not in expected or event.attempt >= ATTEMPTS:
             self.violate("S15", f"attempt {event.attempt} of {event.step_id} of {run.run_id} is recorded")
         self._failure(run, event.error)
         if not taken_over:
@@ -388,6 +413,7 @@ _INTO: dict[type, Any] = {
     e.Random: World._draw,
     e.Step: World._step,
     e.Attempt: World._attempt,
+    e.Chunk: World._chunk,
     e.Sleep: World._timer,
     e.Suspend: World._timer,
     e.Wake: World._wake,

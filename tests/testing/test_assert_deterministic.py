@@ -14,6 +14,7 @@ from stepwell import Codec, Flow, InvalidInputError, Sleep, Step, workflow
 from stepwell.testing import DeadEndError, NotDeterministicError, assert_deterministic, assert_ends
 
 from . import planted_flows as planted
+from . import planted_worlds as worlds
 
 coder = Codec()
 
@@ -60,6 +61,26 @@ def test_what_is_found_is_short_and_shows_where_the_two_part() -> None:
 
 def test_a_call_that_changes_nothing_today_counts_only_when_it_is_looked_for() -> None:
     assert_deterministic(planted.reads_the_hour, "x", examples=20, hash_seeds=(), watch=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "called"),
+    [
+        (worlds.reads_the_environment, "os.environ in planted_worlds.py:"),
+        (worlds.looks_into_the_environment, "os.environ in planted_worlds.py:"),
+        (worlds.opens_a_file, "open() in planted_worlds.py:"),
+        (worlds.reads_a_path, "Path.exists() in planted_worlds.py:"),
+        (worlds.throws_dice, "random.random() in planted_worlds.py:"),
+        (worlds.asks_a_helper, "time.time() in planted_helpers.py:"),
+        (worlds.asks_a_module, "time.time() in planted_helpers.py:"),
+        (worlds.asks_an_object, "time.time() in planted_helpers.py:"),
+    ],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_a_look_at_the_world_is_found_though_it_comes_to_the_same(wrong: Any, called: str) -> None:
+    with pytest.raises(NotDeterministicError) as caught:
+        assert_deterministic(wrong, "x", examples=5, hash_seeds=())
+    assert f"it calls {called}" in str(caught.value)
 
 
 def test_a_workflow_inside_a_function_needs_no_other_process_when_it_says_so() -> None:

@@ -234,6 +234,12 @@ def test_a_fault_is_shown_as_it_is_written() -> None:
         ("rate must be 0 to 1", {"kind": "lost", "rate": 1.5}),
         ("times must be 1 or more", {"kind": "lost", "times": 0}),
         ("seconds must be more than 0", {"kind": "latency", "seconds": 0}),
+        ("rate must be", {"kind": "lost", "rate": "often"}),
+        ("times must be", {"kind": "lost", "times": "once"}),
+        ("seconds must be", {"kind": "latency", "seconds": timedelta(0)}),
+        ("on takes names", {"kind": "lost", "on": 3}),
+        ("when takes a function", {"kind": "lost", "when": "late"}),
+        ("error takes a function", {"kind": "before", "error": "away"}),
     ],
 )
 def test_a_plan_that_can_not_be_is_refused(told: str, how: dict[str, Any]) -> None:
@@ -241,9 +247,21 @@ def test_a_plan_that_can_not_be_is_refused(told: str, how: dict[str, Any]) -> No
         Fault(**how)
 
 
+def wrong(value: Any) -> Any:
+    return value
+
+
 def test_a_plan_is_made_of_faults() -> None:
     with pytest.raises(InvalidInputError, match="made of Faults, got 'lost'"):
-        FaultStore(MemoryStore(), "lost")  # type: ignore[arg-type]
+        FaultStore(MemoryStore(), wrong("lost"))
+    with pytest.raises(InvalidInputError, match=r"one by one: FaultStore\(store, \*plan\)"):
+        FaultStore(MemoryStore(), wrong([Fault("lost")]))
+    with pytest.raises(InvalidInputError, match=r"open_store\('memory:'\)"):
+        FaultStore(wrong("memory:"), Fault("lost"))
+
+
+def test_seconds_may_be_a_duration() -> None:
+    assert Fault("latency", seconds=timedelta(minutes=1)) == Fault("latency", seconds=60)
 
 
 def test_of_many_threads_the_nth_call_fails_for_one() -> None:

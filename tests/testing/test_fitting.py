@@ -101,6 +101,22 @@ def test_a_new_step_shows_what_is_recorded_and_what_is_yielded_and_where(opened:
         assert text in str(found)
 
 
+def test_the_line_of_a_branch_is_the_workflows_own() -> None:
+    """A step that is a branch by itself stands at the line of its group, not at one of ours."""
+
+    def both(item: str) -> Flow[None]:
+        yield All(Step(reserve, item), Step(ship, item))
+
+    def other(item: str) -> Flow[None]:
+        yield All(Step(reserve, item), Step(check_fraud, item))
+
+    found = check_history(order(other), recorded(both, close=False))
+    assert found is not None
+    assert ("step 'ship'", "step 'check_fraud'") == (found.recorded, found.yielded)
+    assert found.line.startswith("test_fitting.py:")
+    assert found.line.endswith("other")
+
+
 def test_the_patch_that_is_proposed_mends_it(opened: Any, closed: Any) -> None:
     def of_july(item: str) -> Flow[str]:
         if (yield from Patched("fraud")):
@@ -305,6 +321,15 @@ def test_an_input_that_the_parameters_of_today_can_not_take_is_told(opened: Any)
     found = check_history(order(more), opened)
     assert found is not None
     assert ("input", ["types", "version"]) == (found.kind, remedies(found))
+    assert found.yielded.endswith("missing a required argument: 'colour'")
+
+    def counted(item: int) -> Flow[str]:
+        yield Step(reserve, str(item))
+        return ""
+
+    found = check_history(order(counted), opened)
+    assert found is not None
+    assert "expected int, got str 'teapot'" in str(found)
 
 
 def test_code_that_yields_no_command_is_told(opened: Any) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from stepwell import (
@@ -167,6 +168,25 @@ def test_a_workflow_is_found_by_its_name_when_it_has_another_function(monkeypatc
         find_workflow(__name__, "order", "parcel", "1")
     with pytest.raises(NotFoundError, match="can't be imported: ModuleNotFoundError"):
         find_workflow("no_such_module", "order", "order", "1")
+
+
+@pytest.mark.parametrize("text", ["def (", "raise LookupError('no')", "raise SystemExit(3)"])
+def test_a_module_that_can_not_be_imported_is_told_and_what_would_not_help_is_not(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine has no part in it: the text says what to do."""
+    (tmp_path / "broken_flows.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = msgspec.structs.replace(recorded(), module="broken_flows").check()
+    assert found is not None
+    assert "module 'broken_flows', where workflow 'order' was, can't be imported" in str(found)
+    assert "mend by" not in str(found)
+
+
+def test_a_history_without_a_name_is_told_without_one() -> None:
+    found = msgspec.structs.replace(recorded(), run="").check(app=Registry([order_2]))
+    assert found is not None
+    assert str(found).startswith("a run without a name: ")
 
 
 def test_records_of_another_workflow_are_refused() -> None:

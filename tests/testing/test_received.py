@@ -118,3 +118,9 @@ def test_an_answer_keeps_the_type_of_its_signal() -> None:
     assert ("review", Verdict) == (answer.signal, answer.into)
     assert "received('review', Verdict(approved=True, reviewer='ada'))" == str(answer)
     assert Answer("received", 1, signal="go") == received("go", 1)
+
+
+def test_what_is_no_signal_is_refused() -> None:
+    wrong: Any = 5
+    with pytest.raises(InvalidInputError, match="takes a Signal or the name of one, got 5"):
+        received(wrong, "x")

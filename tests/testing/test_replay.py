@@ -23,6 +23,7 @@ from stepwell import (
     Emit,
     Engine,
     Flow,
+    InvalidInputError,
     Now,
     Patched,
     Race,
@@ -359,3 +360,16 @@ def test_a_wrong_answer_to_a_patch_says_so() -> None:
 def test_a_run_that_is_not_over_says_what_it_waits_for(asked: str) -> None:
     with pytest.raises(AssertionError, match="it waits for step 'ship' at 0"):
         getattr(replay(delivery, "tea"), asked)
+
+
+@workflow
+def sleeps(seconds: int) -> Flow[None]:
+    yield Sleep(seconds)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"), [([5], "got 5"), (returned(5), "takes a list of answers"), (5, "takes a list of answers")]
+)
+def test_what_is_no_history_is_refused(wrong: Any, told: str) -> None:
+    with pytest.raises(InvalidInputError, match=told):
+        replay(sleeps, 5, history=wrong)

@@ -65,6 +65,10 @@ def check(options: argparse.Namespace, terminal: Terminal) -> int:
             pass
     else:
         _with_progress(fleet)
+    if options.workflow and not (fleet.checked or fleet.gone or parts.registry.versions(options.workflow)):
+        raise UsageError(
+            f"--workflow {options.workflow}: the app has no workflow of that name, and the store has no open run of one"
+        )
     if options.json:
         terminal.json(_json(fleet))
     else:

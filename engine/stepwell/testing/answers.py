@@ -91,6 +91,8 @@ def received(
     if isinstance(signal, Signal):
         into = UNSET if signal.type is Any else signal.type
         return Answer("received", value, signal=signal.name, wait=wait, into=into, actor=actor, metadata=metadata)
+    if not isinstance(signal, str):
+        raise InvalidInputError(f"received() takes a Signal or the name of one, got {signal!r}")
     return Answer("received", value, signal=signal, wait=wait, actor=actor, metadata=metadata)
 
 

@@ -10,13 +10,16 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from .. import events as e
 from ..commands import Step, Transaction
 from ..errors import StepTimeoutError
 from ..fibers import describe
+from ..loading import read_tails
 from ..performers import StepContext, call_step
 from ..results import flow_result
 from ..retry import as_seconds
 from ..store import Store
+from ..wire import read_event
 from ..workflows import Workflow
 from .answers import Answer
 from .chronicle import Chronicle
@@ -101,7 +104,9 @@ class World:
     chronicle: Chronicle
     begun: Any = None
     stand_ins: dict[Any, Workflow[..., Any]] = field(factory=dict)
-    turns: Counter[Any] = field(factory=Counter)
+    taken: Counter[Any] = field(factory=Counter)  # answers of each list
+    turns: dict[Any, int] = field(factory=dict)  # which of them an attempt got
+    done: set[Any] = field(factory=set)  # attempts that were performed
     calls: list[Call] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -116,17 +121,12 @@ class World:
         """Answer a step from its fake."""
         if step.fn in self.stand_ins:
             return self._child(self.stand_ins[step.fn], step, context)
-        head = self.store.head(context.run_id)
-        number = 0 if head is None else head.incarnation
-        call = Call(
-            context.step_id, step.args, step.kwargs, context.attempt, self.elapsed(), number, run_id=context.run_id
-        )
-        self.calls.append(call)
-        self.chronicle.note("call", f"{_called(call)}{f', attempt {call.attempt}' if call.attempt > 1 else ''}")
+        call = self._called(context.step_id, step, context)
+        self.chronicle.note("call", f"{_shown(call)}{f', attempt {call.attempt}' if call.attempt > 1 else ''}")
         for key in (context.step_id, step.fn, step.name):
             if _known(key, self.fakes):
                 limit = step.given.timeout
-                return self._answer(key, lambda: self._real(step, context), step.args, step.kwargs, limit, call.step_id)
+                return self._answer(key, lambda: self._real(step, context), call, limit)
         raise Abort(
             SimulationError(
                 f"no fake for {describe(step)} (step id {context.step_id!r}): give fakes={{{step.name}: value}}, with "
@@ -144,32 +144,53 @@ class World:
         return stand_in(workflow, answer)
 
     def _child(self, workflow: Workflow[..., Any], step: Step[Any], context: StepContext) -> Any:
-        name = workflow.name
-        self.calls.append(Call(name, step.args, {}, context.attempt, self.elapsed(), run_id=context.run_id))
-        self.chronicle.note("child", _called(self.calls[-1]))
-        return self._answer(self.faked(workflow), None, step.args, {}, None, name)
+        call = self._called(workflow.name, step, context)
+        self.chronicle.note("child", _shown(call))
+        return self._answer(self.faked(workflow), None, call, None)
 
-    def _answer(
-        self,
-        key: Any,
-        real: Callable[[], Any] | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        limit: float | None,
-        name: str,
-    ) -> Any:
+    def _called(self, name: str, step: Step[Any], context: StepContext) -> Call:
+        """Take down that a step, or a faked child, is performed; SimulationError when it was and is recorded."""
+        head = self.store.head(context.run_id)
+        number = 0 if head is None else head.incarnation
+        run_id, attempt = context.run_id, context.attempt
+        call = Call(name, step.args, step.kwargs, attempt, self.elapsed(), number, run_id=run_id)
+        done = (run_id, name, attempt, number)
+        if done in self.done and self._is_recorded(context, number):
+            text = f"step {name!r} ran again (attempt {attempt}) after a crash, though recorded"
+            raise Abort(SimulationError(text))
+        self.done.add(done)
+        self.calls.append(call)
+        return call
+
+    def _is_recorded(self, context: StepContext, incarnation: int) -> bool:
+        """Whether what an attempt came to is in the history: what is not may be performed again after a crash."""
+        for tail in read_tails(self.store, context.run_id, incarnation=incarnation):
+            for event in map(read_event, tail.records):
+                if event.at == context.at and (
+                    isinstance(event, e.Step) or (isinstance(event, e.Attempt) and event.attempt >= context.attempt)
+                ):
+                    return True
+        return False
+
+    def _turn(self, key: Any, call: Call, answers: list[Any]) -> Any:
+        """The next answer of a list; an attempt that is made again, since it was not recorded, gets its own."""
+        asks = (key, call.run_id, call.step_id, call.attempt, call.incarnation)
+        if asks not in self.turns:
+            self.turns[asks] = self.taken[key]
+            self.taken[key] += 1
+        if self.turns[asks] >= len(answers):
+            text = f"fake {key!r} has {len(answers)} answers, and {call.step_id!r} asks for one more"
+            raise Abort(SimulationError(text))
+        return answers[self.turns[asks]]
+
+    def _answer(self, key: Any, real: Callable[[], Any] | None, call: Call, limit: float | None) -> Any:
         fake = self.fakes[key]
         if isinstance(fake, list):
-            turn = self.turns[key]
-            self.turns[key] += 1
-            if turn >= len(fake):
-                text = f"fake {key!r} has {len(fake)} answers, and {name!r} asks for one more"
-                raise Abort(SimulationError(text))
-            fake = fake[turn]
+            fake = self._turn(key, call, fake)
         if isinstance(fake, Takes):
             if limit is not None and fake.seconds > limit:
                 self.clock.advance(limit)
-                raise StepTimeoutError(f"step {name!r} took longer than {limit:g} s")
+                raise StepTimeoutError(f"step {call.step_id!r} took longer than {limit:g} s")
             self.clock.advance(fake.seconds)
             fake = fake.answer
         if isinstance(fake, Answer):
@@ -180,7 +201,7 @@ class World:
             raise fake
         if fake is REAL and real is not None:
             return real()
-        return fake(*args, **kwargs) if callable(fake) else fake
+        return fake(*call.args, **call.kwargs) if callable(fake) else fake
 
     def _real(self, step: Step[Any], context: StepContext) -> Any:
         if isinstance(step, Transaction):
@@ -220,7 +241,7 @@ def _known(key: Any, fakes: dict[Any, Any]) -> bool:
         return False
 
 
-def _called(call: Call) -> str:
+def _shown(call: Call) -> str:
     parts = [*map(repr, call.args), *(f"{name}={value!r}" for name, value in call.kwargs.items())]
     where = "" if call.run_id == "simulation" else f"[{call.run_id}] "
     return f"{where}{call.step_id}({', '.join(parts)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, Literal, TypeAlias, get_args
 
 from attrs import field, frozen
@@ -33,6 +34,10 @@ POSSIBLE["latency"] = POSSIBLE["before"]
 """What each kind can meet at all."""
 
 
+def _is_number(value: object, *classes: type) -> bool:
+    return isinstance(value, classes or (int, float)) and not isinstance(value, bool)
+
+
 @frozen
 class StoreCall:
     """A call of a store, as a fault's `when` sees it.
@@ -59,7 +64,13 @@ class StoreCall:
 
 
 def _operations(value: str | Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(value, Iterable):
+        raise InvalidInputError(f"on takes names of operations, such as 'append', got {value!r}")
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _seconds(value: timedelta | float) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _numbers(value: int | Iterable[int] | None) -> frozenset[int] | None:
@@ -93,7 +104,8 @@ class Fault:
         when: is given the `StoreCall`, and says whether it fits.
         rate: chance of each call that fits, 0 to 1, drawn from the store's seed.
         times: how often at most; None is without end.
-        seconds: how long `latency` waits; how long the other session of `fenced` holds the lease before it lapses.
+        seconds: how long `latency` waits; how long the other session of `fenced` holds the lease before it lapses. A
+            timedelta will do.
         error: makes what is raised by `before` and `after`, out of a text.
 
     Raises:
@@ -110,7 +122,7 @@ class Fault:
     when: Callable[[StoreCall], bool] | None = field(default=None, kw_only=True)
     rate: float | None = field(default=None, kw_only=True)
     times: int | None = field(default=None, kw_only=True)
-    seconds: float = field(default=1.0, kw_only=True)
+    seconds: float = field(default=1.0, kw_only=True, converter=_seconds)
     error: Callable[[str], Exception] | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -119,12 +131,15 @@ class Fault:
         possible = POSSIBLE[self.kind]
         if wrong := [name for name in self.on if name not in possible]:
             raise InvalidInputError(f"a fault {self.kind!r} can meet {', '.join(possible)}, got {wrong[0]!r}")
-        if self.rate is not None and not 0 <= self.rate <= 1:
+        if self.rate is not None and not (_is_number(self.rate) and 0 <= self.rate <= 1):
             raise InvalidInputError(f"rate must be 0 to 1, got {self.rate!r}")
-        if self.times is not None and self.times < 1:
+        if self.times is not None and not (_is_number(self.times, int) and self.times >= 1):
             raise InvalidInputError(f"times must be 1 or more, got {self.times!r}")
-        if not self.seconds > 0:
+        if not (_is_number(self.seconds) and self.seconds > 0):
             raise InvalidInputError(f"seconds must be more than 0, got {self.seconds!r}")
+        for name, made in (("when", self.when), ("error", self.error)):
+            if made is not None and not callable(made):
+                raise InvalidInputError(f"{name} takes a function, got {made!r}")
 
     def __repr__(self) -> str:
         on: Any = self.on[0] if len(self.on) == 1 else self.on

@@ -72,7 +72,10 @@ class FaultStore:
     def __init__(self, store: Store, *faults: Fault, seed: int = 0, clock: Clock | None = None) -> None:
         for fault in faults:
             if not isinstance(fault, Fault):
-                raise InvalidInputError(f"the plan of a FaultStore is made of Faults, got {fault!r}")
+                hint = "; give them one by one: FaultStore(store, *plan)" if isinstance(fault, (list, tuple)) else ""
+                raise InvalidInputError(f"the plan of a FaultStore is made of Faults, got {fault!r}{hint}")
+        if isinstance(store, str):
+            raise InvalidInputError(f"a FaultStore goes around a store: open_store({store!r}) makes one of a URL")
         self.inner = store
         self.faults = faults
         self.seed = seed

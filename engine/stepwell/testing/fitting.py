@@ -27,7 +27,7 @@ from ..errors import (
     StoreError,
 )
 from ..failures import failure_of
-from ..fibers import describe, line_of
+from ..fibers import describe
 from ..logs import replaying
 from ..machine import Machine
 from ..strictness import is_strict
@@ -35,6 +35,7 @@ from ..workflows import Workflow, check_workflow
 from .digesting import Digests, encoded_inputs
 from .misfits import ChangedInputs, Misfit, MisfitKind
 from .remedies import Place, remedies_for
+from .wording import place_of
 
 __all__ = ["check_history", "judge"]
 
@@ -182,7 +183,8 @@ class _Look:
                     trace=self.trace if self.strict and self.exact else None,
                 )
             except CodecError as error:
-                return self._misfit("input", error, recorded=f"input {said(self.start)}", at_all=False)
+                recorded, now = f"input {said(self.start)}", f"parameters that don't take it: {error.message}"
+                return self._misfit("input", error, recorded=recorded, yielded=now, at_all=False)
             while True:
                 self.page = page
                 if self.strict:
@@ -331,7 +333,7 @@ class _Look:
                 kind = "tail"
             pending = machine.pending.get(event.at) if event.at is not None else None
             at_hand = pending or next(iter(machine.pending.values()), None)
-            line = line_of(at_hand.fiber.gen) if at_hand is not None and machine.status == "open" else ""
+            line = place_of(at_hand) if at_hand is not None and machine.status == "open" else ""
             asked = None if at_hand is None or machine.status != "open" else at_hand.command
             yielded = _yielded(machine, error, None if pending is None else pending.command)
         elif isinstance(error, CodecError):

@@ -239,13 +239,14 @@ class HistoryFile(msgspec.Struct, frozen=True):
             None when it fits, else what is wrong and what mends it.
         """
         try:
-            found = self.find(app) if workflow is None else workflow
+            code = self.find(app) if workflow is None else workflow
         except (NotFoundError, VersionMismatchError) as error:
             kind: Any = "version" if isinstance(error, VersionMismatchError) else "workflow"
             known = {"workflow": self.workflow, "version": self.version, "incarnation": self.incarnation}
-            return misfit_of(error, kind, self.run, known.__getitem__)
+            found = misfit_of(error, kind, self.run, known.__getitem__)
+            return found if kind == "version" or app is not None else msgspec.structs.replace(found, remedies=())
         inputs = {at: value for at, (_, value) in self.inputs.items()}
-        return check_history(found, self.events, run_id=self.run, codec=codec, inputs=inputs)
+        return check_history(code, self.events, run_id=self.run, codec=codec, inputs=inputs)
 
     def _lines(self) -> Iterator[bytes]:
         header = _Line(
@@ -325,7 +326,7 @@ def _module(module: str, name: str) -> ModuleType:
         return sys.modules[module]
     try:
         return import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise NotFoundError(
             f"module {module!r}, where workflow {name!r} was, can't be imported: {type(error).__name__}: {error}; put "
             "it on Python's path (pytest's pythonpath), or name an engine that knows it: stepwell_app = module:engine"

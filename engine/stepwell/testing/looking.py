@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from collections.abc import Iterator
-from inspect import isfunction
+from functools import cache
+from inspect import isclass, isfunction, ismodule
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -14,6 +18,7 @@ from ..workflows import Workflow
 
 __all__ = ["Seen", "codes_of", "look_at"]
 
+_OURS = ("stepwell", "stepwell_stores", "stepwell_pytest")
 _LONGEST = 40
 _MOST = 40
 
@@ -49,9 +54,57 @@ def look_at(workflow: Workflow[..., Any]) -> Seen:
 
 
 def codes_of(workflow: Workflow[..., Any]) -> set[CodeType]:
-    """The code of a workflow and of the functions of its module that it names, with what is defined inside them."""
-    functions = _functions(workflow.fn, workflow.fn.__module__, set())
-    return {code for function in functions for code in _codes(function.__code__)}
+    """The code of a workflow and of what it names, near and far: helpers, methods, and what is defined inside them.
+
+    Of other modules those that somebody has written for the same program: what is installed is left out.
+    """
+    codes: set[CodeType] = set()
+    todo: list[Any] = [workflow.fn]
+    known: set[int] = set()
+    while todo:
+        thing = todo.pop()
+        if id(thing) in known:
+            continue
+        known.add(id(thing))
+        thing = thing.fn if isinstance(thing, Workflow) else getattr(thing, "__func__", thing)
+        if isinstance(thing, property):
+            todo += [thing.fget]
+        elif getattr(thing, "__module__", None) != workflow.fn.__module__ and not _is_own(thing):
+            continue
+        elif isclass(thing):
+            todo += vars(thing).values()
+        elif isfunction(thing):
+            codes |= set(_codes(thing.__code__))
+            todo += [getattr(thing, "__wrapped__", None), *_reached(thing)]
+    return codes
+
+
+def _reached(function: Any) -> Iterator[Any]:
+    """What a function names, and what it may mean where it names a module or an object of a class."""
+    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    for _, value in _named(function):
+        if ismodule(value):
+            yield from (vars(value)[name] for name in names if name in vars(value) and _is_own(value))
+        else:
+            yield value if isclass(value) or isfunction(value) or isinstance(value, Workflow) else type(value)
+
+
+def _is_own(thing: Any) -> bool:
+    """Whether a module, or that of a function or class, is no installed one."""
+    module = thing if ismodule(thing) else sys.modules.get(str(getattr(thing, "__module__", None)))
+    path = getattr(module, "__file__", None)
+    name = str(getattr(module, "__name__", "")).partition(".")[0]
+    if path is None or name in _OURS:
+        return False
+    place = Path(path).resolve()
+    return not any(place.is_relative_to(folder) for folder in _installed())
+
+
+@cache
+def _installed() -> tuple[Path, ...]:
+    """The folders of the standard library and of packages."""
+    paths = sysconfig.get_paths()
+    return tuple(Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 def _functions(function: Any, module: str, known: set[Any]) -> Iterator[Any]:

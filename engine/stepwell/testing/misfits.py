@@ -94,7 +94,8 @@ class Misfit(msgspec.Struct, frozen=True, rename="camel"):
         """The first line of the text."""
         where = f", event {self.seq}" if self.seq >= 0 else ""
         at = f" at {self.at}" if self.at else ""
-        return f"run {self.run_id!r}{where}{at}: {self.message}"
+        run = f"run {self.run_id!r}" if self.run_id else "a run without a name"
+        return f"{run}{where}{at}: {self.message}"
 
     def json(self) -> dict[str, Any]:
         """Give all of it as plain JSON."""

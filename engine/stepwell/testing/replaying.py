@@ -152,11 +152,16 @@ class Replay(Generic[R]):
         Raises:
             WrongAnswerError: it answers nothing that the workflow waits for.
             DivergenceError: a recorded event does not fit.
+            InvalidInputError: it is neither.
         """
         if isinstance(answer, e.EventBase):
             self._recorded = True
             self._feed(answer)
             return
+        if not isinstance(answer, Answer):
+            raise InvalidInputError(
+                f"a history is made of answers, such as returned(5), or of recorded events, and got {answer!r}"
+            )
         self._recorded = False  # what a recorded history has left off at is answered by itself from here on
         self._number += 1
         self.settle(old=answer.kind in _OWN)
@@ -397,7 +402,7 @@ def replay(
     Raises:
         WrongAnswerError: an answer does not fit; the text shows the commands so far and what is waited for.
         DivergenceError: a recorded event does not fit the code, or a recorded step was called with other inputs.
-        InvalidInputError, CodecError: the inputs do not fit the workflow.
+        InvalidInputError, CodecError: the inputs do not fit the workflow, or `history` holds something else.
 
     Example:
         >>> from stepwell import Flow, Step, workflow
@@ -407,7 +412,10 @@ def replay(
         >>> replay(hello, "ada", history=[returned("ADA")]).result
         'ADA!'
     """
-    run: Replay[R] = Replay(check_workflow(workflow), inputs, codec or Codec(), budget, strict_inputs=strict_inputs)
+    known = check_workflow(workflow)
+    if not isinstance(history, Iterable):
+        raise InvalidInputError(f"history takes a list of answers or events, got {history!r}")
+    run: Replay[R] = Replay(known, inputs, codec or Codec(), budget, strict_inputs=strict_inputs)
     for answer in history:
         if not isinstance(answer, e.Start):
             run.feed(answer)

@@ -18,6 +18,8 @@ from .staging import Simulation, Stage
 
 __all__ = ["REAL", "Call", "Simulation", "SimulationError", "simulate"]
 
+_SUCH = {"fakes": "{charge: 5}", "signals": "{paid: (timedelta(days=1), True)}"}
+
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
@@ -75,6 +77,9 @@ def simulate(
         ('ADA', 30)
     """
     known = check_workflow(workflow)
+    for name, given in (("fakes", fakes), ("signals", signals)):
+        if given is not None and not isinstance(given, Mapping):
+            raise InvalidInputError(f"{name} takes a mapping, such as {_SUCH[name]}, got {given!r}")
     events = _timed(signals or {}, cancel)
     how: dict[str, Any] = {"events": events, "start": start, "seed": seed, "retry": retry, "codec": codec or Codec()}
     how |= {

@@ -17,14 +17,35 @@ from typing import Any
 __all__ = ["watched"]
 
 _MODULES = {
-    "time": ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "gmtime"),
-    "posix": ("urandom", "getpid", "getcwd", "stat", "listdir"),
-    "nt": ("urandom", "getpid", "getcwd", "stat", "listdir"),
+    "time": (
+        *("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "gmtime"),
+        "sleep",
+    ),
+    "posix": ("urandom", "getpid", "getcwd", "stat", "listdir", "scandir"),
+    "nt": ("urandom", "getpid", "getcwd", "stat", "listdir", "scandir"),
     "uuid": ("uuid1", "uuid4"),
     "secrets": ("token_bytes", "token_hex", "token_urlsafe", "randbelow", "choice"),
+    "builtins": ("input",),
+    "io": ("open",),
     "_io": ("open",),
-    "socket": ("create_connection",),
+    "pathlib": (
+        *("open", "read_text", "read_bytes", "write_text", "write_bytes", "touch", "mkdir", "unlink"),
+        *("stat", "exists", "is_file", "is_dir", "iterdir", "glob", "rglob", "cwd", "home"),
+    ),
+    "genericpath": ("exists", "isfile", "isdir", "getsize", "getmtime"),
+    "subprocess": ("run", "call", "check_call", "check_output"),
+    "socket": ("create_connection", "gethostname"),
+    "urllib.request": ("urlopen",),
     "os": ("getenv",),
+}
+_SAID = {
+    "posix": "os.",
+    "nt": "os.",
+    "pathlib": "Path.",
+    "genericpath": "os.path.",
+    "io": "",
+    "_io": "",
+    "builtins": "",
 }
 _CHANCE: Any = vars(random)["_inst"]
 """Whose methods the functions of `random` are."""
@@ -69,14 +90,17 @@ def _of_builtin(called: Any) -> str | None:
         return f"random.{name}()"
     if isinstance(owner, type) and owner.__module__ == "datetime" and name in _CLOCKS:
         return f"{owner.__name__}.{name}()"
-    module = str(getattr(called, "__module__", None) or getattr(owner, "__name__", ""))
-    return f"{module.replace('posix', 'os')}.{name}()" if name in _MODULES.get(module, ()) else None
+    return _known(str(getattr(called, "__module__", None) or getattr(owner, "__name__", "")), name)
 
 
 def _of_function(frame: FrameType) -> str | None:
-    module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
-    if module == "random" and frame.f_locals.get("self") is _CHANCE:
+    module, name, owner = frame.f_globals.get("__name__", ""), frame.f_code.co_name, frame.f_locals.get("self")
+    if owner is _CHANCE or isinstance(owner, random.SystemRandom):
         return f"random.{name}()"
-    if module == "os" and frame.f_locals.get("self") is os.environ:
-        return "os.environ"
-    return f"{module}.{name}()" if name in _MODULES.get(module, ()) else None
+    return "os.environ" if owner is os.environ else _known(module, name)
+
+
+def _known(module: str, name: str) -> str | None:
+    """What is called, when it is of those that no history answers."""
+    module = "pathlib" if module.startswith("pathlib.") else module.lstrip("_") if module == "_socket" else module
+    return f"{_SAID.get(module, f'{module}.')}{name}()" if name in _MODULES.get(module, ()) else None

@@ -101,13 +101,7 @@ class _Yields:
         maker = isinstance(thing, Maker) and isinstance(thing.function, Function)
         if not maker and not is_command(thing):
             return
-        parent = self._graph.parent(node)
-        bad = self._goes_nowhere(node, thing)
-        if not bad and isinstance(parent, (ast.Assign, ast.AnnAssign)):
-            target = parent.targets[0] if isinstance(parent, ast.Assign) else parent.target
-            single = not isinstance(parent, ast.Assign) or len(parent.targets) == 1
-            bad = isinstance(target, ast.Name) and single and self._variable_goes_nowhere(target, thing)
-        if not bad:
+        if not (self._goes_nowhere(node, thing) or self._kept_for_nothing(node, thing)):
             return
         text = _short(node)
         if maker:
@@ -116,6 +110,22 @@ class _Yields:
             )
         else:
             yield Problem(node, "unyielded", f"{text} makes a command that is never yielded: nothing is performed.")
+
+    def _kept_for_nothing(self, node: ast.AST, thing: Any) -> bool:
+        """Whether a variable keeps it, alone or in a list, and nothing comes of the variable."""
+        parent, listed = self._graph.parent(node), False
+        while parent is not None and ((choice := _is_choice(parent, node)) or _is_list(parent, node)):
+            listed = listed or not choice
+            node, parent = parent, self._graph.parent(parent)
+        if isinstance(parent, ast.Expr):
+            return listed
+        if not isinstance(parent, (ast.Assign, ast.AnnAssign)):
+            return False
+        target = parent.targets[0] if isinstance(parent, ast.Assign) else parent.target
+        single = not isinstance(parent, ast.Assign) or len(parent.targets) == 1
+        return (
+            isinstance(target, ast.Name) and single and self._variable_goes_nowhere(target, None if listed else thing)
+        )
 
     def _goes_nowhere(self, node: ast.AST, thing: Any) -> bool:
         """Whether a command or generator is dropped, or used as if it were its own result."""
@@ -161,6 +171,7 @@ class _Yields:
         return not (is_command(given) or named(given) in ("stepwell.Flow", "typing.Generator"))
 
     def _variable_goes_nowhere(self, target: ast.Name, thing: Any) -> bool:
+        """Whether nothing comes of a variable that holds a command or generator; of a list of them, for None."""
         scope = self._graph.resolver.owner(target)
         if scope is None or len(scope.names.get(target.id, ())) != 1 or target.id in scope.outer:
             return False
@@ -169,7 +180,15 @@ class _Yields:
             for node in ast.walk(scope.node)
             if isinstance(node, ast.Name) and node.id == target.id and isinstance(node.ctx, ast.Load)
         ]
-        return all(scope.module.owners.get(node) is scope and self._goes_nowhere(node, thing) for node in loads)
+        drops = self._is_looked_at if thing is None else lambda node: self._goes_nowhere(node, thing)
+        return all(scope.module.owners.get(node) is scope and drops(node) for node in loads)
+
+    def _is_looked_at(self, node: ast.AST) -> bool:
+        """Whether a list is only counted, or tested for being empty."""
+        parent = self._graph.parent(node)
+        if isinstance(parent, ast.Call) and parent.args == [node]:
+            return named(self._of(parent.func)) in ("builtins.len", "builtins.bool")
+        return isinstance(parent, (ast.If, ast.UnaryOp, ast.Expr, ast.Assert))
 
     # ---- yields
 
@@ -285,6 +304,18 @@ class _Yields:
 
     def _can_be_called(self, thing: Any) -> bool:
         return isinstance(thing, Instance) and isinstance(thing.cls, Class) and "__call__" in thing.cls.scope.names
+
+
+def _is_choice(parent: ast.AST | None, node: ast.AST) -> bool:
+    """Whether something is one of two ways of what stands around it."""
+    return isinstance(parent, ast.BoolOp) or (isinstance(parent, ast.IfExp) and parent.test is not node)
+
+
+def _is_list(parent: ast.AST | None, node: ast.AST) -> bool:
+    """Whether something is an item of a list or tuple that is written here."""
+    if isinstance(parent, (ast.List, ast.Tuple)):
+        return isinstance(parent.ctx, ast.Load)
+    return isinstance(parent, (ast.ListComp, ast.SetComp, ast.GeneratorExp)) and parent.elt is node
 
 
 def _is_yield(node: ast.AST) -> bool:
