@@ -48,10 +48,12 @@ from .errors import (
     LeaseLostError,
     NewerFormatError,
     NotFoundError,
+    RunArrivingError,
     RunBusyError,
     RunCancelledError,
     RunClosedError,
     RunFailedError,
+    RunMovedError,
     RunNotFinishedError,
     SignalRejected,
     StepFailed,
@@ -84,7 +86,7 @@ from .outcomes import (
 )
 from .performers import StepContext, current_step
 from .retry import RetryPolicy
-from .upkeep import Pruned, StoreSize
+from .upkeep import Moved, Pruned, StoreSize
 from .workflows import Workflow, workflow
 
 if TYPE_CHECKING:
@@ -121,6 +123,7 @@ __all__ = [
     "InvalidInputError",
     "InvalidYieldError",
     "LeaseLostError",
+    "Moved",
     "NewerFormatError",
     "NotFoundError",
     "Now",
@@ -130,6 +133,7 @@ __all__ = [
     "Race",
     "Random",
     "RetryPolicy",
+    "RunArrivingError",
     "RunBusyError",
     "RunCancelled",
     "RunCancelledError",
@@ -137,6 +141,7 @@ __all__ = [
     "RunCompleted",
     "RunFailed",
     "RunFailedError",
+    "RunMovedError",
     "RunNotFinishedError",
     "RunPaused",
     "RunRecord",

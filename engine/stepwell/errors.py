@@ -37,10 +37,12 @@ __all__ = [
     "LeaseLostError",
     "NewerFormatError",
     "NotFoundError",
+    "RunArrivingError",
     "RunBusyError",
     "RunCancelledError",
     "RunClosedError",
     "RunFailedError",
+    "RunMovedError",
     "RunNotFinishedError",
     "SignalRejected",
     "StepFailed",
@@ -175,6 +177,27 @@ class RunBusyError(StepwellError):
     retryable = True
     run_id: str = ""
     lease_until: datetime | None = None
+
+
+class RunMovedError(StepwellError):
+    """The run was moved to another store and goes on there: nothing reaches it here any more.
+
+    Attributes:
+        to: where it is now, without passwords.
+        token: which move that was.
+    """
+
+    code = "RUN_MOVED"
+    to: str = ""
+    token: str = ""
+
+
+class RunArrivingError(StepwellError):
+    """A run of this id is being moved here from `origin`, and is not here yet."""
+
+    code = "RUN_ARRIVING"
+    retryable = True
+    origin: str = ""
 
 
 class RunFailedError(StepwellError):

@@ -28,6 +28,7 @@ class Facade:
         self._driver, self._queries = Driver(parts, sessions), Queries(parts)
         self._control = Control(parts, sessions, self._driver)
         self._lock, self._pid, self._closed = threading.Lock(), os.getpid(), False
+        self._left: list[Store] = []  # stores whose runs have all moved to another one
 
     @property
     def store(self) -> Store:
@@ -41,6 +42,8 @@ class Facade:
         if closed:
             return
         with ExitStack() as stack:  # the performer last: that a step ends because its loop does is no outcome
+            for store in self._left:
+                stack.callback(store.close)
             for part in (self._parts.performer, self._parts.store, self._parts.parked, self._sessions, self._parts.hub):
                 stack.callback(part.close)
 
@@ -61,3 +64,5 @@ class Facade:
             self._lock, self._pid = threading.Lock(), os.getpid()
             for part in (self._sessions, self._parts.performer, self._parts.parked, self._parts.hub):
                 part.forget()
+            if (forget := getattr(self._parts.store, "forget", None)) is not None:  # two stores as one
+                forget()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
-from .checks import checked_limit
+from .checks import checked_filter, checked_limit
 from .errors import InvalidInputError
 from .facade import Facade
-from .upkeep import Pruned, StoreSize
+from .retry import as_seconds
+from .store import Status, Store
+from .upkeep import Moved, Pruned, StoreSize
 from .workflows import Workflow
 
 __all__ = ["Keeping"]
@@ -61,6 +63,91 @@ class Keeping(Facade):
         if wanted.by_ttl and wanted.workflow is not None:
             self._check_ttl(wanted.workflow)
         return prune(sweep(self._parts, wanted, dry_run=dry_run), limit, dry_run=dry_run)
+
+    def migrate(
+        self,
+        target: str | Store,
+        *,
+        status: Status | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        tag: str | tuple[str, str] | None = None,
+        wait: timedelta | float = 0.0,
+        dry_run: bool = False,
+        on_run: Callable[[str, str], None] | None = None,
+    ) -> Moved:
+        """Move runs into another store, with every byte, incarnation, tag, timer and buffered signal.
+
+        An open run goes on there: nobody can drive it here any more or send it anything, and whoever tries is told
+        where it is. No run is ever driven in both stores, whenever the process dies; the same call goes on then. Every
+        record is read back and compared before its run leaves. Runs that wait for their children move together with
+        them. A run that somebody drives stays, and so does its family.
+
+        Args:
+            target: a URL, or a store, which stays the caller's to close.
+            status, workflow, tag: only such runs, and the families of those that are open; None: all.
+            wait: how long to wait for runs that somebody drives, timedelta or seconds.
+            dry_run: move nothing, and tell what would be moved.
+            on_run: called with the id of each run and what became of it: "moved", "landed" for one that an earlier call
+                had left between the stores, else why it stays, as `Moved.kept` says.
+
+        Returns:
+            How many runs moved, and which stay for which reason.
+
+        Raises:
+            InvalidInputError: an argument is wrong.
+            StoreMisconfiguredError: one of the two stores can't be used, or has runs that can't be moved.
+            StoreError: a store failed; what has moved has moved. The same call goes on.
+        """
+        from .migrating import moving, tally
+
+        self._ready()
+        if not isinstance(dry_run, bool):
+            raise InvalidInputError(f"dry_run must be True or False, got {dry_run!r}")
+        name = workflow.name if isinstance(workflow, Workflow) else workflow
+        where = checked_filter(status, name, tag, None, None)
+        going = moving(self._parts, target, where, as_seconds(wait, "wait"), dry_run=dry_run, on_run=on_run)
+        return tally(going, dry_run=dry_run)
+
+    def swap_store(
+        self,
+        target: str | Store,
+        *,
+        wait: timedelta | float = 30.0,
+        on_run: Callable[[str, str], None] | None = None,
+    ) -> Moved:
+        """Move all runs into another store, as `migrate` does, while this engine goes on working: from now on with it.
+
+        Calls of other threads find each run where it is, new runs begin in the target, and those that are driven get to
+        park or end, and then move. When all have moved, the engine works with the target alone. Engines in other
+        processes are told where their runs are, and go on once they are given the new URL.
+
+        Args:
+            target: a URL, or a store, which becomes this engine's: `close` closes it.
+            wait: how long to wait for runs that somebody drives, timedelta or seconds.
+            on_run: as for `migrate`.
+
+        Returns:
+            How many runs moved. As long as `kept` names any, the engine works with both stores, and the same call moves
+            them.
+
+        Raises:
+            InvalidInputError: an argument is wrong, or this engine is moving to another store.
+            StoreMisconfiguredError: one of the two can't be used, or has runs that can't be moved.
+            StoreError: a store failed; the engine works with both, and the same call goes on.
+        """
+        from .migrating import Swap, tally, told
+
+        self._ready()
+        seconds = as_seconds(wait, "wait")
+        swap = Swap(self._parts, self._sessions)
+        with self._lock:
+            both = swap.begin(target)
+        going = swap.go(both, target if isinstance(target, str) else None, seconds)
+        done = tally(told(going, on_run))
+        if not done.kept:
+            with self._lock:
+                self._left.append(swap.end(both))
+        return done
 
     def size(self) -> StoreSize:
         """How large the store is: runs by status, events, and bytes with those that are free."""

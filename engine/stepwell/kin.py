@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,16 @@ from msgspec.structs import replace
 from . import commands as c
 from . import events as e
 from . import lifecycle as lc
-from .errors import ConflictError, Failure, LeaseLostError, NotFoundError, RunCancelledError, StepwellError, type_names
+from .errors import (
+    ConflictError,
+    Failure,
+    LeaseLostError,
+    NotFoundError,
+    RunCancelledError,
+    RunMovedError,
+    StepwellError,
+    type_names,
+)
 from .failures import failure_of
 from .fibers import Pending
 from .loading import Loaded, Parts, make_head, read_history
@@ -129,7 +139,8 @@ class Kin:
         found = None
         if child not in self._looked:
             self._looked.add(child)
-            found = self._found(pending)
+            with suppress(RunMovedError):  # it went ahead to another store, and this run will follow it
+                found = self._found(pending)
         if found is None and pending.cancelling and not pending.lost:
             self.cancel(child)
         return found

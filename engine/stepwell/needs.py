@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from . import events as e
-from .store import Store, envelope
+from .errors import RunArrivingError, RunMovedError
+from .store import RunHead, Store, envelope
 
-__all__ = ["needed_by"]
+__all__ = ["needed_by", "waiting_parent"]
 
 
 def needed_by(store: Store, start: e.Start) -> str | None:
@@ -19,6 +20,28 @@ def needed_by(store: Store, start: e.Start) -> str | None:
     Args:
         start: the first event of the run's current incarnation.
     """
+    try:
+        head = _open_parent(store, start)
+    except RunMovedError:
+        return None  # with what it needed
+    except RunArrivingError as error:
+        return error.message
+    if head is None:
+        return None
+    return f"it is a child of run {head.run_id!r}, which is open and may not have taken its result yet"
+
+
+def waiting_parent(store: Store, start: e.Start) -> RunHead | None:
+    """The open run that waits for the end of this one.
+
+    Raises:
+        RunMovedError, RunArrivingError: it is not in this store.
+    """
+    detached = start.parent is not None and start.parent.get("detached")
+    return None if detached else _open_parent(store, start)
+
+
+def _open_parent(store: Store, start: e.Start) -> RunHead | None:
     parent: dict[str, Any] | None = getattr(start, "parent", None)
     if parent is None:
         return None
@@ -28,4 +51,4 @@ def needed_by(store: Store, start: e.Start) -> str | None:
     first, began = store.read(head.run_id, 0, incarnation=head.incarnation, limit=1), parent.get("session")
     if began is not None and first is not None and first.records and envelope(first.records[0]).session != began:
         return None  # the parent was removed, and its run id is used again
-    return f"it is a child of run {head.run_id!r}, which is open and may not have taken its result yet"
+    return head

@@ -10,7 +10,7 @@ from .lifecycle import BudgetSpent, LifecycleEvent
 from .logs import logger
 from .store import Store
 
-__all__ = ["import_early", "open_store", "teller"]
+__all__ = ["import_early", "open_store", "shown_url", "teller"]
 
 
 def open_store(store: str | Store) -> Store:
@@ -28,6 +28,13 @@ def open_store(store: str | Store) -> Store:
     if not all(callable(getattr(store, name, None)) for name in ("create", "append", "read", "head", "claim")):
         raise InvalidInputError(f"store must be a URL such as 'sqlite:///runs.db', or a Store object, got {store!r}")
     return store
+
+
+def shown_url(url: str) -> str:
+    """A store's URL without its password."""
+    from stepwell_stores import masked  # late, as above
+
+    return masked(url)
 
 
 def teller(

@@ -95,6 +95,10 @@ class Sessions:
                 raise NoThreadError(str(error)) from error
             self._thread = thread
 
+    def use(self, store: Store) -> None:
+        """From now on the leases are there."""
+        self._store = store
+
     def notify(self, run_id: str, *, cancel: bool = False) -> None:
         """Something was appended to the run from outside; `cancel`: to end it."""
         with self._lock:

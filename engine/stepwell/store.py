@@ -30,6 +30,8 @@ The contract, which `stepwell.testing.contract` checks (a store that can't keep 
     id afterwards has none of its records, attempts, leases or fences.
 12. For its *upkeep* (`closed`, `size`, `vacuum`) a store says which runs are closed since when, what it takes, and
     gives back what holds nothing; their contract is with `Upkeep`, in `stepwell.upkeep`.
+13. A store may besides take a program's own rows into its transactions (`Transactional`, below), and have runs moved
+    into it and out of it (`Movable`, in `stepwell.moves`).
 
 The engine seals records through `seal`: a store calls it when it knows the position, in its transaction.
 """
@@ -45,6 +47,7 @@ from attrs import field, frozen
 from .errors import CorruptHistoryError, StoreError
 from .heads import Blocked, Head, HeadFilter, RunHead, Status, Waiting
 from .leases import Lease, LeaseRequest
+from .moves import Arrival, Departure, Movable
 from .sealing import FORMAT_VERSION, Draft, Envelope, Then, envelope, first_broken, open_body, seal, verify_lines
 from .store_outcomes import (
     AlreadyCommitted,
@@ -64,12 +67,14 @@ __all__ = [
     "FORMAT_VERSION",
     "AlreadyCommitted",
     "AppendOutcome",
+    "Arrival",
     "Blocked",
     "ClosedKey",
     "Committed",
     "Conflict",
     "CreateOutcome",
     "Created",
+    "Departure",
     "Draft",
     "Durability",
     "Envelope",
@@ -79,6 +84,7 @@ __all__ = [
     "HeadFilter",
     "Lease",
     "LeaseRequest",
+    "Movable",
     "NotApplied",
     "RunHead",
     "Status",

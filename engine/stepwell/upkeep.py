@@ -12,7 +12,7 @@ import msgspec
 
 from .heads import RunHead, Status
 
-__all__ = ["ClosedKey", "Pruned", "StoreSize", "Upkeep", "closed_key"]
+__all__ = ["ClosedKey", "Moved", "Pruned", "StoreSize", "Upkeep", "closed_key"]
 
 ClosedKey: TypeAlias = tuple[str, int, str]
 """Where a closed run stands in their order: its workflow, when it was closed (its head's `updated`), its run id."""
@@ -58,6 +58,28 @@ class Pruned(msgspec.Struct, frozen=True):
     events: int = 0
     kept: Mapping[str, int] = {}
     more: bool = False
+    dry_run: bool = False
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """What `migrate` moved, or would move.
+
+    Attributes:
+        moved: how many runs, those included that an earlier call had begun to move.
+        run_ids: theirs; of more than 10,000 the first 10,000.
+        events: how many events went with them, those of earlier incarnations not counted.
+        kept: how many runs stay, by the reason: "busy", driven by somebody, or one of their family is; "taken", the
+            target has a run of that id; "unreadable", damaged or of a newer format; "changed", moved, retried, reset or
+            removed by somebody else meanwhile.
+        kept_ids: theirs, as many as of `run_ids`, each with its reason.
+        dry_run: True when nothing was moved.
+    """
+
+    moved: int = 0
+    run_ids: tuple[str, ...] = ()
+    events: int = 0
+    kept: Mapping[str, int] = {}
+    kept_ids: Mapping[str, str] = {}
     dry_run: bool = False
 
 

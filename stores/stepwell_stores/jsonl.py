@@ -43,6 +43,7 @@ from .jsonl_due import Due
 from .jsonl_files import Directory, UnsyncedError, WriteError
 from .jsonl_index import Index
 from .jsonl_journal import mark
+from .jsonl_moves import JsonlMoves
 from .jsonl_runs import Fence, Held, Run, Runs, begun
 from .jsonl_upkeep import JsonlUpkeep
 from .jsonl_verify import verify
@@ -64,7 +65,7 @@ from .rules import (
 __all__ = ["JsonlStore"]
 
 
-class JsonlStore(JsonlUpkeep):
+class JsonlStore(JsonlMoves, JsonlUpkeep):
     """Keeps histories in files of a directory, durable against power cuts.
 
     Args:
@@ -255,7 +256,7 @@ class JsonlStore(JsonlUpkeep):
     def head(self, run_id: str) -> RunHead | None:
         """The run's head; see the port."""
         check_run_id(run_id)
-        with self._access.opened(run_id, writing=False) as (_, run):
+        with self._access.found(run_id, writing=False) as (_, run):
             return None if run is None else self._run_head(run)
 
     def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
@@ -280,7 +281,7 @@ class JsonlStore(JsonlUpkeep):
     ) -> Tail | None:
         """Records of a history; see the port."""
         check_run_id(run_id)
-        with self._access.opened(run_id, writing=False) as (_, run):
+        with self._access.found(run_id, writing=False) as (_, run):
             number = run.incarnation if run is not None and incarnation is None else incarnation
             if run is None or number is None or not 0 <= number <= run.incarnation:
                 return None
@@ -294,7 +295,7 @@ class JsonlStore(JsonlUpkeep):
         check_run_id(run_id)
         request = LeaseRequest(owner, ttl)
         check_lease(request)
-        with self._access.opened(run_id) as (_, run):
+        with self._access.found(run_id) as (_, run):
             if run is None:
                 return None
             return self._grant(run, request)[0] or self._run_head(run)

@@ -35,6 +35,14 @@ class Access:
             self.check_open()
             yield stem, self._runs.load(stem, writing=writing)
 
+    @contextlib.contextmanager
+    def found(self, run_id: str, *, writing: bool = True) -> Iterator[tuple[str, Run | None]]:
+        """As `opened`, and says of a run that was moved where it is."""
+        with self.opened(run_id, writing=writing) as (stem, run):
+            if run is None:
+                self._runs.refuse_absent(stem)
+            yield stem, run
+
     def attempt(self, run_id: str, work: Callable[[str, Run | None], T]) -> T | NotApplied | Unknown:
         """Run a write whose failure is an outcome. `work` turns what fails after the write into one by itself."""
         self.check_open()
@@ -43,6 +51,8 @@ class Access:
             with self._files.locked(stem):
                 self.check_open()
                 run = self._runs.load(stem, writing=True)
+                if run is None:
+                    self._runs.refuse_absent(stem)
                 try:
                     return work(stem, run)
                 except UnsyncedError as e:

@@ -6,7 +6,7 @@ import zlib
 
 import msgspec
 
-from stepwell.store import Head
+from stepwell.store import Arrival, Departure, Head
 
 from .jsonl_journal import mark
 from .jsonl_names import encode
@@ -20,12 +20,19 @@ _DAMAGED = (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeErro
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """The newest session number of a run id, and what must be known when its journals are gone."""
+    """The newest session number of a run id, and what must be known when its journals are gone.
+
+    Attributes:
+        departure: where the run went.
+        arrival: the run that is to come. Its journals are there already, and nobody is to see them.
+    """
 
     run_id: str
     fence: int
     deleted: bool = False
     created: int = 0
+    departure: Departure | None = None
+    arrival: Arrival | None = None
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -112,7 +119,11 @@ def head_from(data: bytes, stem: str) -> Run | None:
 
 def fence_bytes(fence: Fence) -> bytes:
     """What a fence file holds."""
-    row = {"runId": fence.run_id, "fence": fence.fence, "deleted": fence.deleted, "created": fence.created}
+    row: dict[str, object] = {"runId": fence.run_id, "fence": fence.fence}
+    row |= {"deleted": fence.deleted, "created": fence.created}
+    for name in ("departure", "arrival"):
+        if getattr(fence, name) is not None:
+            row[name] = getattr(fence, name)
     return _summed(msgspec.json.encode(row))
 
 
@@ -126,7 +137,10 @@ def fence_from(data: bytes, stem: str) -> Fence:
         raise ValueError("the checksum is wrong")
     try:
         row = msgspec.json.decode(data)
-        fence = Fence(str(row["runId"]), int(row["fence"]), bool(row["deleted"]), int(row["created"]))
+        departure = msgspec.convert(row.get("departure"), Departure | None)
+        arrival = msgspec.convert(row.get("arrival"), Arrival | None)
+        numbers = (int(row["fence"]), bool(row["deleted"]), int(row["created"]))
+        fence = Fence(str(row["runId"]), *numbers, departure, arrival)
         mine = encode(row["runId"]) == stem
     except _DAMAGED as e:
         raise ValueError(str(e)) from e

@@ -22,6 +22,7 @@ from .jsonl_heads import Fence, Held, Run, begun, fence_bytes, fence_from, head_
 from .jsonl_journal import Scan, find_attempt, mark, rebuilt_head, scan
 from .jsonl_names import decode
 from .jsonl_pages import Pages
+from .move_rules import refuse_absent
 from .rules import earlier
 
 __all__ = ["Fence", "Held", "Run", "Runs", "begun", "check_tail", "journal"]
@@ -50,6 +51,8 @@ class Runs:
         if run is not None:
             return run
         fence = self.fence(stem)
+        if fence is not None and fence.arrival is not None:
+            return None  # its journals are not to be seen yet
         if fence is not None and fence.deleted:
             if self._files.size(journal(stem, 0)) is not None:  # its delete was cut short
                 self._files.sync_names()  # that it is gone must be durable before anybody acts on it
@@ -246,6 +249,16 @@ class Runs:
         except ValueError as e:
             path = self._files.file(f"{stem}.fence")
             raise CorruptHistoryError(f"{path}: is damaged: {e}; restore it from a backup", place=path) from e
+
+    def refuse_absent(self, stem: str) -> None:
+        """Say of a run that isn't here where it is, if that is known.
+
+        Raises:
+            RunMovedError, RunArrivingError: it is there.
+        """
+        fence = self.fence(stem)
+        if fence is not None:
+            refuse_absent(fence.run_id, fence.departure, fence.arrival)
 
     def raise_fence(self, stem: str, fence: Fence) -> None:
         """Write the fence file, durably.

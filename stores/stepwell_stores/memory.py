@@ -23,6 +23,7 @@ from stepwell.store import (
 
 from .bell import DueBell
 from .liveness import ForkAware, watch_forks
+from .memory_moves import MemoryMoves
 from .memory_upkeep import MemoryUpkeep
 from .rules import (
     Clock,
@@ -37,7 +38,7 @@ from .run_rows import RunRow
 __all__ = ["MemoryStore"]
 
 
-class MemoryStore(MemoryUpkeep, ForkAware):
+class MemoryStore(MemoryMoves, MemoryUpkeep, ForkAware):
     """Keeps histories in this process, as bytes, linearizable under one lock. Nothing survives the process.
 
     Args:
@@ -50,6 +51,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         self._due_bell = DueBell()
         self._runs: dict[str, RunRow] = {}
         self._deleted: dict[str, RunRow] = {}  # what stays of them
+        self._moves = {}
         self._closed = False
         watch_forks(self)
 
@@ -72,7 +74,10 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         check_run_id(run_id)
         with self._lock:
             self._check_open()
-            there = self._runs.get(run_id) or self._deleted.get(run_id)
+            there = self._runs.get(run_id)
+            if there is None:
+                self._refuse_absent(run_id)
+                there = self._deleted.get(run_id)
             run, done = RunRow.create(
                 there, run_id, records, now=self._clock(), head=head, attempt_id=attempt_id, then=then, lease=lease
             )
@@ -146,7 +151,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         check_run_id(run_id)
         with self._lock:
             self._check_open()
-            run = self._runs.get(run_id)
+            run = self._there(run_id)
             return None if run is None else run.shown(self._clock())
 
     def heads(self, where: HeadFilter, *, limit: int, after: str | None = None) -> list[RunHead]:
@@ -166,7 +171,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         check_run_id(run_id)
         with self._lock:
             self._check_open()
-            run = self._runs.get(run_id)
+            run = self._there(run_id)
             return None if run is None else run.tail(from_seq, incarnation, limit)
 
     def claim(self, run_id: str, owner: str, ttl: float) -> Lease | RunHead | None:
@@ -174,7 +179,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         check_run_id(run_id)
         with self._lock:
             self._check_open()
-            run = self._runs.get(run_id)
+            run = self._there(run_id)
             return None if run is None else run.claim(owner, ttl, self._clock()) or run.shown(self._clock())
 
     def claim_due(
@@ -300,6 +305,7 @@ class MemoryStore(MemoryUpkeep, ForkAware):
         run = self._runs.get(run_id)
         if run is None:
             self._check_open()  # a closed one has no runs
+            self._refuse_absent(run_id)
             raise NotFoundError(f"no run {run_id!r}")
         return run
 

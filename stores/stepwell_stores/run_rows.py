@@ -179,14 +179,15 @@ class RunRow:
         return Committed(at.seq, at.incarnation, *self._ask(lease, now))
 
     def deleted(self, incarnation: int, fence: int | None = None) -> RunRow | None:
-        """What stays when it is deleted: its fence, so that none is given twice, and when it was created, for pages.
-
-        None when it may not be deleted.
-        """
+        """What stays when it is deleted; None when it may not be."""
         if not (self.histories and self.closed) or fence not in (None, self.fence):
             return None
         if incarnation != len(self.histories) - 1:
             return None
+        return self.remains()
+
+    def remains(self) -> RunRow:
+        """What stays of a run that is gone: its fence, which is not given again, and when it was created, for pages."""
         old = self.head
         head = Head(old.status, old.workflow, old.version, old.created, old.updated)  # neither tags nor waits
         return RunRow(self.run_id, self.fence, head, True)

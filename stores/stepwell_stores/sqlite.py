@@ -51,8 +51,9 @@ from .rules import (
     system_clock,
 )
 from .sqlite_database import AmbiguousError, Database, NotWrittenError, resolve
-from .sqlite_history import advance, found, insert, lines_of, made_by, refusal
+from .sqlite_history import advance, buried, found, insert, lines_of, made_by, refusal
 from .sqlite_leases import Leases
+from .sqlite_moves import SqliteMoves
 from .sqlite_rows import Row, find
 from .sqlite_transact import transact
 from .sqlite_upkeep import SqliteUpkeep
@@ -63,7 +64,7 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 
-class SqliteStore(SqliteUpkeep):
+class SqliteStore(SqliteMoves, SqliteUpkeep):
     """Keeps histories in a SQLite file, durable against power cuts.
 
     Args:
@@ -123,8 +124,7 @@ class SqliteStore(SqliteUpkeep):
                 if not made_by(db, run_id, attempt_id):
                     return Exists(self._run_head(row))
                 return Created(self._leases.grant(db, row, lease)[0])
-            buried = db.execute(sql.DELETED_FENCE, (run_id,)).fetchone()
-            fence = 1 if buried is None else buried[0] + 1
+            fence = buried(db, run_id) + 1
             lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
             given = lease if then == "open" else None
             values = (*self._leases.values(given), head.updated, *sql.head_values(head))
@@ -257,7 +257,10 @@ class SqliteStore(SqliteUpkeep):
 
         def work(db: sqlite3.Connection) -> RunHead | None:
             row = find(db, run_id)
-            return None if row is None else self._run_head(row)
+            if row is None:
+                buried(db, run_id)
+                return None
+            return self._run_head(row)
 
         return self._database.read(work)
 
@@ -288,6 +291,7 @@ class SqliteStore(SqliteUpkeep):
         def work(db: sqlite3.Connection) -> Tail | None:
             row = db.execute(sql.EXTENT, (run_id,)).fetchone()
             if row is None:
+                buried(db, run_id)
                 return None
             newest, end, closed = row
             number = newest if incarnation is None else incarnation
@@ -312,6 +316,7 @@ class SqliteStore(SqliteUpkeep):
         def work(db: sqlite3.Connection) -> Lease | RunHead | None:
             row = find(db, run_id)
             if row is None:
+                buried(db, run_id)
                 return None
             return self._leases.grant(db, row, request)[0] or self._run_head(row)
 

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import sqlite3
 
+import msgspec
+
 from stepwell.errors import CorruptHistoryError, NotFoundError
-from stepwell.store import AlreadyCommitted, AppendOutcome, Head, Then, verify_lines
+from stepwell.store import AlreadyCommitted, AppendOutcome, Arrival, Departure, Head, Then, verify_lines
 
 from . import sqlite_rows as sql
+from .move_rules import refuse_absent
 from .sqlite_rows import Row, find
 from .sqlite_schema import check_version
 
-__all__ = ["advance", "found", "insert", "lines_of", "made_by", "refusal"]
+__all__ = ["advance", "buried", "found", "insert", "lines_of", "made_by", "refusal"]
 
 
 def found(db: sqlite3.Connection, run_id: str) -> Row:
     """The row of a run that must be there."""
     row = find(db, run_id)
     if row is None:
+        buried(db, run_id)
         raise NotFoundError(f"no run {run_id!r}")
     return row
+
+
+def buried(db: sqlite3.Connection, run_id: str) -> int:
+    """The fence that stays of a run that isn't here, 0 when there never was one.
+
+    Raises:
+        RunMovedError, RunArrivingError: it is somewhere else.
+    """
+    row = db.execute(sql.DELETED, (run_id,)).fetchone()
+    if row is None:
+        return 0
+    fence, departure, arrival = row
+    if departure is not None or arrival is not None:
+        departed = None if departure is None else msgspec.json.decode(departure, type=Departure)
+        refuse_absent(run_id, departed, None if arrival is None else msgspec.json.decode(arrival, type=Arrival))
+    return int(fence)
 
 
 def made_by(db: sqlite3.Connection, run_id: str, attempt_id: str) -> bool:

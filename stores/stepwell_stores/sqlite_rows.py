@@ -63,7 +63,7 @@ RENEW = f"""UPDATE stepwell_runs SET lease_until = ?, owner_lock = ?, least_seq 
     WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL RETURNING incarnation, least_seq"""
 RELEASE = f"""UPDATE stepwell_runs SET {_FREE}, least_seq = {_OWN_SEQ}
     WHERE run_id = ? AND fence = ? AND lease_until IS NOT NULL"""
-DELETED_FENCE = "SELECT fence FROM stepwell_deleted WHERE run_id = ?"
+DELETED = "SELECT fence, departure, arrival FROM stepwell_deleted WHERE run_id = ?"
 BURY = "INSERT OR REPLACE INTO stepwell_deleted (run_id, fence, created) VALUES (?, ?, ?)"
 DELETE = [f"DELETE FROM stepwell_{table} WHERE run_id = ?" for table in ("events", "attempts", "runs")]
 CREATED = """SELECT created FROM stepwell_runs WHERE run_id = ?1

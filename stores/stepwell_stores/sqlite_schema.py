@@ -168,7 +168,14 @@ _VERSION_5 = """
 ALTER TABLE stepwell_runs RENAME COLUMN next_seq TO least_seq;
 """
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+# Runs that went to another store, and those that come from one: their records are there already, but no row of theirs.
+_VERSION_6 = """
+ALTER TABLE stepwell_deleted ADD COLUMN departure TEXT;
+ALTER TABLE stepwell_deleted ADD COLUMN arrival TEXT;
+CREATE INDEX stepwell_deleted_arriving ON stepwell_deleted (run_id) WHERE arrival IS NOT NULL;
+"""
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 """What brings the tables from version 0, 1, ... to the next. Never changed once released, only added to."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

@@ -29,7 +29,8 @@ _RUNS = "SELECT run_id FROM stepwell_runs WHERE run_id > ? ORDER BY run_id LIMIT
 _NUMBERS = "SELECT DISTINCT incarnation FROM stepwell_events WHERE run_id = ? ORDER BY incarnation"
 _COUNT = "SELECT count(*), max(seq) FROM stepwell_events WHERE run_id = ? AND incarnation = ?"
 _ORPHANS = """SELECT run_id FROM stepwell_{0}
-    WHERE run_id NOT IN (SELECT run_id FROM stepwell_runs) GROUP BY run_id"""
+    WHERE run_id NOT IN (SELECT run_id FROM stepwell_runs)
+    AND run_id NOT IN (SELECT run_id FROM stepwell_deleted WHERE arrival IS NOT NULL) GROUP BY run_id"""
 _BLOCKED_BY = "SELECT blocked_by FROM stepwell_runs WHERE run_id = ?"
 _TABLES = ("events", "attempts", "tags", "waits")
 

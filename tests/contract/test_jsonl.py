@@ -2,12 +2,13 @@
 
 from hypothesis import settings
 
+from stepwell.testing.contract import Moving
 from stepwell_stores.jsonl import JsonlStore
 
 from .on_disk import DiskContract, DiskMachine
 
 
-class TestJsonl(DiskContract):
+class TestJsonl(DiskContract, Moving):
     opens = JsonlStore
 
 

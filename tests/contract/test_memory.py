@@ -3,11 +3,11 @@
 import pytest
 
 from stepwell.store import Store
-from stepwell.testing.contract import ManualClock, StoreContract, StoreMachine
+from stepwell.testing.contract import ManualClock, Moving, StoreContract, StoreMachine
 from stepwell_stores.memory import MemoryStore
 
 
-class TestMemory(StoreContract):
+class TestMemory(StoreContract, Moving):
     @pytest.fixture(autouse=True)
     def _place(self) -> None:
         self.clock = ManualClock()

@@ -2,12 +2,13 @@
 
 from hypothesis import settings
 
+from stepwell.testing.contract import Moving
 from stepwell_stores.sqlite import SqliteStore
 
 from .on_disk import DiskContract, DiskMachine
 
 
-class TestSqlite(DiskContract):
+class TestSqlite(DiskContract, Moving):
     opens = SqliteStore
 
 

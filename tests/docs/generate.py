@@ -33,6 +33,7 @@ if __name__ == "__main__":
 
 # As a script this file does not know of its neighbours before.
 from tests.docs import durability, invariants, performance, scenarios  # noqa: E402
+from tests.docs import stores as store_tables  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: ([\w .,-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LISTS = ("Args", "Attributes", "Raises")
@@ -55,6 +56,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "inspection": ("History", "Diff", "diff"),
     "retention": ("Pruned", "StoreSize"),
+    "moving": ("Moved",),
     "steps": ("RetryPolicy", "current_step", "StepContext", "Failure", "failed"),
     "values": ("Codec",),
     "signals": ("Signal", "Decision", "Command"),
@@ -426,6 +428,9 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "stream events": stream_table,
     "run stream": run_stream,
     "verbs": verbs,
+    "stores can": store_tables.capabilities_table,
+    "stores cost": store_tables.costs_table,
+    "stores survive": store_tables.survives_table,
     "durability declared": durability.declared_table,
     "durability survival": durability.survival_table,
     "durability controls": durability.controls_table,

@@ -61,7 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, wanted, indirect=True)
 
 
-def _bench(kind: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
+def make_bench(kind: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
     match kind:
         case "memory" | "sqlite" | "file":
             url = embedded(kind, request.getfixturevalue("tmp_path"))
@@ -83,19 +83,19 @@ def _bench(kind: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 @pytest.fixture
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    yield from _bench(request.param, request)
+    yield from make_bench(request.param, request)
 
 
 @pytest.fixture
 def memory(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """For what no store can change."""
-    yield from _bench("memory", request)
+    yield from make_bench("memory", request)
 
 
 @pytest.fixture
 def disk(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """For what has to survive a process."""
-    yield from _bench(request.param, request)
+    yield from make_bench(request.param, request)
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ FLOORS = {
     "differences": 2,
     "histories": 2,
     "mermaid": 2,
+    "moves": 2,
     "upkeep": 2,
     # 3: the sans-IO core
     "fibers": 3,
@@ -124,6 +125,10 @@ FLOORS = {
     "kin": 4,
     "needs": 4,
     "ledger": 4,
+    "migrating": 4,
+    "moving": 4,
+    "importing": 4,
+    "swapping": 4,
     "reports": 4,
     "writing": 4,
     "transacting": 4,
@@ -150,6 +155,7 @@ LATE_IMPORTS = {
     ("cli", "worker"): "as above",
     ("__main__", "cli"): "`python -m stepwell` is the command line",
 }
+STORE_DOOR = {("open_store",), ("masked",)}
 STORE_OPENER = "open_store"  # the one door to the stores: engine code imports it, late, or is a function of that name
 
 PURE_BELOW = 4
@@ -235,7 +241,9 @@ def literal_start(node: ast.expr) -> str:
 
 def opens_a_store(found: Import) -> bool:
     """Whether an import inside a function is the door to the stores."""
-    return found.function is not None and (found.function == STORE_OPENER or found.names == (STORE_OPENER,))
+    return found.function is not None and (
+        found.function == STORE_OPENER or found.names in ((STORE_OPENER,), ("masked",))
+    )
 
 
 def called(node: ast.Call) -> str:

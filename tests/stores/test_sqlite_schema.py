@@ -39,6 +39,9 @@ def make_version_1(path: Path) -> None:
     db.execute("ALTER TABLE stepwell_runs RENAME COLUMN least_seq TO next_seq")
     db.execute("DROP INDEX stepwell_runs_kinds")
     db.execute("DROP INDEX stepwell_runs_closed")
+    db.execute("DROP INDEX stepwell_deleted_arriving")
+    for column in ("departure", "arrival"):
+        db.execute(f"ALTER TABLE stepwell_deleted DROP COLUMN {column}")
     db.execute("UPDATE stepwell_schema SET version = 1")
     db.commit()
     db.close()

@@ -169,7 +169,7 @@ def test_codes_are_stable_and_unique() -> None:
 
 
 def test_what_may_be_tried_again_is_known() -> None:
-    expected = {"LeaseLostError", "RunBusyError", "RunNotFinishedError", "StoreUnavailableError"}
+    expected = {"LeaseLostError", "RunArrivingError", "RunBusyError", "RunNotFinishedError", "StoreUnavailableError"}
     assert expected == {cls.__name__ for cls in ERRORS if cls.retryable}
 
 

@@ -12,6 +12,7 @@ from ..store import FORMAT_VERSION
 from . import acting, reading, working
 from .checking import add_check
 from .mistakes import EXIT_CODES, UsageError
+from .moving_options import add_moving
 from .opening import STORE_VARIABLE
 from .terminal import Terminal
 from .upkeep_options import add_upkeep, add_worker_upkeep
@@ -251,6 +252,7 @@ def _services(verb: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--drain", action="store_true", help="end when nothing is due any more")
     add_worker_upkeep(made)
     add_upkeep(verb)
+    add_moving(verb)
     add_check(verb)
     verb("verify", _call_verify, "Read every byte of a store and tell what is damaged", "Changes no record.")
     verb("doctor", _call_doctor, "Show what a store survives, how its runs stand, and what wants to be looked at")

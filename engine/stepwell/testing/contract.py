@@ -1,7 +1,8 @@
 """The conformance suite of the store port, for everyone who writes a store.
 
 Bases to subclass in a test module: `StoreContract` checks the rules one by one, `Persistence` what is there after
-reopening (a store that forgets, as one in memory does, leaves it out), and `StoreMachine` lets Hypothesis look for an
+reopening (a store that forgets, as one in memory does, leaves it out), `Moving` what a store does whose runs can be
+moved (see `stepwell.moves`; a store need not), and `StoreMachine` lets Hypothesis look for an
 order of calls after which store and model disagree:
 
     class TestMine(StoreContract, Persistence):
@@ -28,7 +29,10 @@ Needs pytest and hypothesis, which nothing else in `stepwell.testing` imports.
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}_{part}" for part in ("bench", "histories", "leases", "lists", "machine", "upkeep", "watching"))
+    *(
+        f"{__name__}_{part}"
+        for part in ("bench", "histories", "leases", "lists", "machine", "moving", "upkeep", "watching")
+    )
 )
 
 from .contract_bench import ManualClock, a_head, a_record, a_start  # noqa: E402 - pytest must know them first
@@ -36,10 +40,11 @@ from .contract_histories import Histories, Outside  # noqa: E402 - pytest must k
 from .contract_leases import Due, Incarnations, Leases  # noqa: E402 - pytest must know them first
 from .contract_lists import Concurrency, Lists, Persistence  # noqa: E402 - pytest must know them first
 from .contract_machine import StoreMachine  # noqa: E402 - pytest must know them first
+from .contract_moving import Moving  # noqa: E402 - pytest must know them first
 from .contract_upkeep import Upkeep  # noqa: E402 - pytest must know them first
 from .contract_watching import Watching  # noqa: E402 - pytest must know them first
 
-__all__ = ["ManualClock", "Persistence", "StoreContract", "StoreMachine", "a_head", "a_record", "a_start"]
+__all__ = ["ManualClock", "Moving", "Persistence", "StoreContract", "StoreMachine", "a_head", "a_record", "a_start"]
 
 
 class StoreContract(Histories, Outside, Leases, Incarnations, Due, Lists, Upkeep, Watching, Concurrency):
