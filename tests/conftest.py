@@ -17,7 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--stores",
         default="memory,sqlite,file",
-        help="the stores on which the tests of the engine run: memory, sqlite, file, postgres, redis, s3 (with commas)",
+        help="the stores on which the tests of the engine run, with commas: memory, sqlite, file, postgres, redis, s3, "
+        "encrypted (on sqlite), wrapped (compressed, encrypted and offloaded, on file)",
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from . import events as e
 from .codec import Codec
 from .errors import CorruptHistoryError, NotFoundError
@@ -23,6 +25,7 @@ from .results import flow_result
 from .store import RunHead, Status, Store
 from .wire import read_event
 from .workflows import Workflow
+from .wrapped import SEALED, readable
 
 __all__ = ["newest_event", "outcome_of", "outcome_of_head", "record_of", "status_of", "waits_of_head"]
 
@@ -66,7 +69,7 @@ def outcome_of_head(codec: Codec, store: Store, run: RunHead, workflow: Workflow
         return Running(run.run_id, e.from_micros(run.lease_until))
     if head.status == "suspended":
         waits = tuple(w.signal for w in head.waiting)
-        return RunSuspended(run.run_id, waits, head.waiting[0].reason if head.waiting else None, _when(head.due))
+        return RunSuspended(run.run_id, waits, readable(head.waiting[0].reason) if waits else None, _when(head.due))
     if head.status == "paused":
         return RunPaused(run.run_id)
     return Running(run.run_id)
@@ -93,8 +96,8 @@ def record_of(run: RunHead) -> RunRecord:
         completed=e.from_micros(head.updated) if run.closed else None,
         waiting_for=tuple(w.signal for w in waits_of_head(run)),
         due=_when(head.due),
-        tags=dict(head.tags),
-        blocked=head.blocked,
+        tags={} if SEALED in head.tags else dict(head.tags),
+        blocked=None if head.blocked is None else replace(head.blocked, message=readable(head.blocked.message)),
         lease_until=_when(run.lease_until),
     )
 
@@ -104,7 +107,7 @@ def waits_of_head(run: RunHead, signal: str | None = None) -> list[WaitingFor]:
     if run.lease_until is not None:
         return []
     return [
-        WaitingFor(run.run_id, w.signal, w.wait, e.from_micros(w.since), w.reason, _when(w.due))
+        WaitingFor(run.run_id, w.signal, w.wait, e.from_micros(w.since), readable(w.reason), _when(w.due))
         for w in run.head.waiting
         if signal is None or w.signal == signal
     ]

@@ -61,10 +61,12 @@ from .store_outcomes import (
     NotApplied,
     Unknown,
 )
-from .upkeep import ClosedKey, StoreSize, Upkeep, closed_key
+from .upkeep import ClosedKey, Rewritable, StoreSize, Upkeep, closed_key
+from .wrapped import SEALED
 
 __all__ = [
     "FORMAT_VERSION",
+    "SEALED",
     "AlreadyCommitted",
     "AppendOutcome",
     "Arrival",
@@ -86,6 +88,7 @@ __all__ = [
     "LeaseRequest",
     "Movable",
     "NotApplied",
+    "Rewritable",
     "RunHead",
     "Status",
     "Store",

@@ -5,14 +5,14 @@ A part of the store port, and what callers are told of it. Floor 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from .heads import RunHead, Status
+from .heads import Head, RunHead, Status
 
-__all__ = ["ClosedKey", "Moved", "Pruned", "StoreSize", "Upkeep", "closed_key"]
+__all__ = ["ClosedKey", "Moved", "Pruned", "Rewritable", "StoreSize", "Upkeep", "closed_key"]
 
 ClosedKey: TypeAlias = tuple[str, int, str]
 """Where a closed run stands in their order: its workflow, when it was closed (its head's `updated`), its run id."""
@@ -116,5 +116,38 @@ class Upkeep(Protocol):
 
         Raises:
             StoreUnavailableError: not now, since runs are being driven; nothing was changed.
+        """
+        ...
+
+
+@runtime_checkable
+class Rewritable(Protocol):
+    """What a store has besides when records can be put in place of others: for those that stand around it.
+
+    A history never changes for those who read it. But how it is kept may: encrypted with another key. It is looked for
+    by its method, so that a wrapper may hand it on.
+    """
+
+    def rewrite(
+        self,
+        run_id: str,
+        incarnation: int,
+        from_seq: int,
+        old: Sequence[bytes],
+        new: Sequence[bytes],
+        *,
+        head: tuple[Head, Head] | None = None,
+    ) -> bool:
+        """Put as many records in place of those from `from_seq` on, and a head in place of the run's: all or nothing.
+
+        It may be called at any time, whoever drives the run. Killed in its midst it leaves the old records or the new.
+
+        Args:
+            old: what is there, byte for byte.
+            new: sealed records with the same sessions, offsets and marks; only type and body may differ.
+            head: what is there, and what takes its place; None: it stays. Only texts in it and its tags may differ.
+
+        Returns:
+            False when there is no such run, or something else is there; then nothing was changed.
         """
         ...

@@ -11,6 +11,7 @@ from msgspec import Raw
 from .errors import CorruptHistoryError, Failure
 from .events import KINDS, Event, EventBase, Now, Step, Uuid, parse_uuid
 from .store import Draft, Tail, open_body, verify_lines
+from .wrapped import refuse_wrapped
 
 __all__ = ["read_event", "read_tail", "split_list", "to_draft"]
 
@@ -45,6 +46,7 @@ def read_event(line: bytes, place: str = "") -> Event:
     Raises:
         NewerFormatError: written by a newer stepwell.
         CorruptHistoryError: damaged, or no event of this format.
+        StoreMisconfiguredError: encrypted, compressed or taken out by a store that is not there.
     """
     open_body(line, place)
     return _decoded(line, place)
@@ -54,7 +56,7 @@ def read_tail(tail: Tail, run_id: str) -> list[Event]:
     """Decode the records that a store gave, each checked once.
 
     Raises:
-        NewerFormatError, CorruptHistoryError: as `read_event`.
+        NewerFormatError, CorruptHistoryError, StoreMisconfiguredError: as `read_event`.
     """
     records, seq = tail.records, tail.from_seq
     if not tail.checked:
@@ -78,6 +80,7 @@ def _decoded(line: bytes, place: str) -> Event:
     try:
         event = _decoder().decode(line)
     except _NO_EVENT as e:
+        refuse_wrapped(line, place)
         raise CorruptHistoryError(f"{place or 'record'}: not an event of this format: {e}", place=place) from e
     _check(event, place)
     return event

@@ -190,7 +190,7 @@ def rebuilt_head(lines: Sequence[bytes], known: Head | None, path: str) -> Head:
     first, last = _members(lines[0], path), _members(lines[-1], path)
     created, updated = _micros(first.get("timestamp")), _micros(last.get("timestamp"))
     closing = envelope(lines[-1])
-    status: Status = _ENDS.get(closing.type, "completed") if closing.then == "closed" else "pending"
+    status: Status = _ENDS.get(closing.type.partition("+")[0], "completed") if closing.then == "closed" else "pending"
     due = updated if status == "pending" else None
     if known is not None:
         return Head(

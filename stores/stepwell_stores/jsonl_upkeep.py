@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from stepwell.store import ClosedKey, RunHead, Status, StoreSize
+from stepwell.store import ClosedKey, Head, RunHead, Status, StoreSize
 
 from .jsonl_access import Access
 from .jsonl_files import Directory
 from .jsonl_heads import Run
 from .jsonl_index import Index
+from .jsonl_rewrite import rewrite
 from .jsonl_runs import Runs, journal
 from .rules import closed_page, shown_status
 
@@ -63,3 +64,17 @@ class JsonlUpkeep:
         """A file that is removed takes no space."""
         self._access.check_open()
         return 0
+
+    def rewrite(
+        self,
+        run_id: str,
+        incarnation: int,
+        from_seq: int,
+        old: Sequence[bytes],
+        new: Sequence[bytes],
+        *,
+        head: tuple[Head, Head] | None = None,
+    ) -> bool:
+        """Put other records in place of these; see `Rewritable`. Writes the whole journal anew."""
+        with self._access.opened(run_id) as (_, run):
+            return run is not None and rewrite(self._files, self._runs, run, incarnation, from_seq, old, new, head)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from stepwell.store import ClosedKey, RunHead, Status, StoreSize
+from stepwell.store import ClosedKey, Head, RunHead, Status, StoreSize
 
 from .rules import closed_page, shown_status
+from .run_rows import RunRow
 
 __all__ = ["MemoryUpkeep"]
 
@@ -22,6 +23,7 @@ class MemoryUpkeep:
         _check_open: Callable[[], None]
         _run_heads: Callable[[], Iterable[RunHead]]
         _histories: Callable[[], Iterable[list[bytes]]]
+        _runs: dict[str, RunRow]
 
     def closed(
         self,
@@ -52,3 +54,27 @@ class MemoryUpkeep:
         with self._changed:
             self._check_open()
         return 0
+
+    def rewrite(
+        self,
+        run_id: str,
+        incarnation: int,
+        from_seq: int,
+        old: Sequence[bytes],
+        new: Sequence[bytes],
+        *,
+        head: tuple[Head, Head] | None = None,
+    ) -> bool:
+        """Put other records in place of these; see `Rewritable`."""
+        with self._changed:
+            self._check_open()
+            run = self._runs.get(run_id)
+            if run is None or not 0 <= incarnation < len(run.histories) or (head is not None and head[0] != run.head):
+                return False
+            lines, stop = run.histories[incarnation], from_seq + len(old)
+            if lines[from_seq:stop] != list(old) or len(old) != len(new):
+                return False
+            lines[from_seq:stop] = new
+            if head is not None:
+                run.head = head[1]
+            return True

@@ -16,15 +16,16 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stepwell.errors import CorruptHistoryError, StoreUnavailableError
-from stepwell.store import ClosedKey, RunHead, Status, StoreSize, closed_key
+from stepwell.store import ClosedKey, Head, RunHead, Status, StoreSize, closed_key
 
 from .rules import Clock, check_limit, status_from
 from .sqlite_database import Database
 from .sqlite_leases import Leases
+from .sqlite_rewrite import rewrite
 from .sqlite_rows import COLUMNS, EVENTS, Row
 from .sqlite_schema import check_version
 
@@ -96,6 +97,20 @@ class SqliteUpkeep:
             return None
         workflow, updated, _ = closed_key(head)
         return head if isinstance(workflow, str) and isinstance(updated, int) else None
+
+    def rewrite(
+        self,
+        run_id: str,
+        incarnation: int,
+        from_seq: int,
+        old: Sequence[bytes],
+        new: Sequence[bytes],
+        *,
+        head: tuple[Head, Head] | None = None,
+    ) -> bool:
+        """Put other records in place of these; see `Rewritable`."""
+        at = (run_id, incarnation, from_seq)
+        return self._database.write(lambda db: rewrite(db, self.path, at, old, new, head))
 
     def size(self) -> StoreSize:
         """How large it is; see the port."""

@@ -10,6 +10,7 @@ from stepwell.errors import StoreMisconfiguredError
 from stepwell.store import Store
 
 from .rules import Clock
+from .wrapped_urls import WRAPPERS, open_wrapped
 
 __all__ = ["GROUP", "masked", "open_store"]
 
@@ -31,6 +32,8 @@ def open_store(url: str, *, must_exist: bool = False, clock: Clock | None = None
             Options follow a `?`, with `&` between them: `sync=off` (`file:`) and `sync=normal` (`sqlite:`) are faster,
             and a power cut loses what was acknowledged last; `network=allow` takes a network file system; `mode=ro`
             (`sqlite:`) writes nothing, not even to open the file, and refuses every write, as for a backup.
+            `compressed+`, `encrypted+` and `offloaded+` before it put stores around the store, the outermost first; the
+            keys come from `STEPWELL_KEYS` or `STEPWELL_KEY_FILE`, and `?blobs=` says where large payloads are.
         must_exist: refuse, at first use, to create a store where there is none.
         clock: gives microseconds since 1970, for the leases of tests; None is this machine's clock.
 
@@ -53,6 +56,10 @@ def open_store(url: str, *, must_exist: bool = False, clock: Clock | None = None
     maker = _MAKERS.get(scheme)
     if maker is not None:
         return maker(rest, must_exist, clock)
+    wrapper, plus, others = scheme.partition("+")
+    if plus and wrapper in WRAPPERS:
+        inner = f"{others}:{rest}"
+        return open_wrapped(wrapper, inner, lambda one: open_store(one, must_exist=must_exist, clock=clock))
     return _third_party(scheme, url, must_exist, clock)
 
 

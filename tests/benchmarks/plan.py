@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from .bench import Sizes, Workload
 from .measures import LENGTH, Answer, Check, Crowd, Replay, Runs, Start, Steps
 from .rows import Figure
+from .wrapped import wrappers
 
 __all__ = ["NAMES", "TITLES", "workloads"]
 
-NAMES = ("steps", "runs", "drain", "replay", "curve", "start", "signal", "crowd", "check")
+NAMES = ("steps", "runs", "drain", "replay", "curve", "start", "signal", "crowd", "check", "wrapped")
 STORES = ("sqlite", "jsonl", "memory")
 
 BARE = {
@@ -60,6 +61,7 @@ def workloads(sizes: Sizes) -> Iterator[Workload]:
     for count in sizes.crowds:
         yield crowd_of(count)
     yield check_of(sizes.fleet)
+    yield from wrappers(sizes)
 
 
 def steps_on(store: str, count: int) -> Workload:

@@ -26,6 +26,9 @@ from stepwell.run_streams import RunStream
 from stepwell.testing.linting.rules import RULES
 from stepwell.worker import Worker
 from stepwell_stores import open_store
+from stepwell_stores.compressed import CompressedStore
+from stepwell_stores.encrypted import EncryptedStore, KeyRing
+from stepwell_stores.offloading import OffloadingStore
 
 ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
@@ -396,7 +399,14 @@ def lint_rules() -> list[str]:
 
 def stores() -> list[str]:
     """How a store is opened."""
-    return entry("open_store", open_store, "stepwell_stores.")
+    found = entry("open_store", open_store, "stepwell_stores.")
+    around: tuple[tuple[str, Any], ...] = (
+        ("encrypted.EncryptedStore", EncryptedStore),
+        ("encrypted.KeyRing", KeyRing),
+        ("compressed.CompressedStore", CompressedStore),
+        ("offloading.OffloadingStore", OffloadingStore),
+    )
+    return [*found, *(line for name, thing in around for line in entry(name, thing, "stepwell_stores."))]
 
 
 def run_stream() -> list[str]:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import uuid
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ def make_bench(kind: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
     match kind:
         case "memory" | "sqlite" | "file":
             url = embedded(kind, request.getfixturevalue("tmp_path"))
+        case "encrypted" | "wrapped":
+            request.getfixturevalue("monkeypatch").setenv("STEPWELL_KEYS", f"k1:{b64encode(bytes(range(32))).decode()}")
+            folder = request.getfixturevalue("tmp_path")
+            url = f"encrypted+{embedded('sqlite', folder)}"
+            if kind == "wrapped":
+                url = f"compressed+encrypted+offloaded+{embedded('file', folder)}?blobs={folder}/blobs"
+                url += "&above=100&threshold=300"
         case "postgres":
             url = request.getfixturevalue("database")
         case "redis":

@@ -68,6 +68,7 @@ FLOORS = {
     "mermaid": 2,
     "moves": 2,
     "upkeep": 2,
+    "wrapped": 2,
     # 3: the sans-IO core
     "fibers": 3,
     "divergence": 3,

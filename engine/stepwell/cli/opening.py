@@ -17,9 +17,21 @@ from ..registry import Registry
 from ..store import Store
 from .mistakes import AppError, UsageError
 
-__all__ = ["STORE_VARIABLE", "codec_of", "load_app", "open_engine", "open_store", "parts_of", "registry_of"]
+__all__ = [
+    "KEYS_VARIABLE",
+    "STORE_VARIABLE",
+    "codec_of",
+    "load_app",
+    "open_engine",
+    "open_store",
+    "parts_of",
+    "registry_of",
+    "use_key_file",
+]
 
 STORE_VARIABLE = "STEPWELL_STORE"
+KEYS_VARIABLE = "STEPWELL_KEYS"
+KEY_FILE_VARIABLE = "STEPWELL_KEY_FILE"
 
 
 def open_engine(options: argparse.Namespace, *, needs_code: bool = False, may_create: bool = False) -> Engine:
@@ -53,6 +65,16 @@ def open_store(url: str, *, must_exist: bool) -> Store:
     from stepwell_stores import open_store as open_url  # the one door to the stores
 
     return open_url(url, must_exist=must_exist)
+
+
+def use_key_file(options: argparse.Namespace) -> None:
+    """Have the keys of `--key-file` used, by an app that takes its own from the environment as well."""
+    os.environ.pop(KEYS_VARIABLE, None)  # which would come first
+    os.environ[KEY_FILE_VARIABLE] = options.key_file
+    url = options.store or os.environ.get(STORE_VARIABLE)
+    if url and "encrypted" not in url.partition(":")[0].lower().split("+"):
+        first, plus, rest = url.partition("+")  # what is encrypted can't be compressed
+        options.store = f"{first}+encrypted+{rest}" if plus and first.lower() == "compressed" else f"encrypted+{url}"
 
 
 def registry_of(engine: Engine) -> Registry:

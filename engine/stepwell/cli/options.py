@@ -13,7 +13,7 @@ from . import acting, reading, working
 from .checking import add_check
 from .mistakes import EXIT_CODES, UsageError
 from .moving_options import add_moving
-from .opening import STORE_VARIABLE
+from .opening import KEYS_VARIABLE, STORE_VARIABLE, use_key_file
 from .terminal import Terminal
 from .upkeep_options import add_upkeep, add_worker_upkeep
 
@@ -30,6 +30,7 @@ _SERVES = f"SIGTERM or Ctrl-C: the steps that run are recorded, then it ends; th
 _EPILOG = f"""\
 where the runs are:
   --store URL            sqlite:///runs.db, file:runs (a directory of JSONL files); or set {STORE_VARIABLE}
+                         compressed+, encrypted+ and offloaded+ before it: stores around it; keys by --key-file
   --app MODULE:ENGINE    an Engine in a module that is imported with the current directory on its path; worker, start,
                          resume, retry and fork need it, and the store is then the engine's own. An app that is
                          made with Engine(os.environ["{STORE_VARIABLE}"], ...) follows --store.
@@ -74,8 +75,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         SystemExit: after --help and --version.
     """
     options = _make_parser().parse_args(argv)
-    for name, value in (("json", False), ("store", None), ("app", None)):  # no defaults: each may stand in two places
+    defaults = {"json": False, "store": None, "app": None, "key_file": None}
+    for name, value in defaults.items():  # the parser has none: each may stand in two places
         setattr(options, name, getattr(options, name, value))
+    if options.key_file is not None:
+        use_key_file(options)
     return options
 
 
@@ -111,6 +115,9 @@ def _common() -> _Parser:
     """Options that may stand before and after the verb."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--store", metavar="URL", help=f"the store; {STORE_VARIABLE} when it is left out")
+    common.add_argument(
+        "--key-file", metavar="FILE", help=f"the store is encrypted, and its keys are here; or set {KEYS_VARIABLE}"
+    )
     common.add_argument("--app", metavar="MODULE:ENGINE", help="the engine with the workflows' code")
     common.add_argument("--json", action="store_true", help="JSON for programs, in place of text for people")
     return common

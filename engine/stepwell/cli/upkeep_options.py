@@ -32,6 +32,20 @@ def add_upkeep(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="give free space back to the file system; a SQLite file's first time needs that nobody drives a run",
     )
     verb("size", _call_size, "Show how many runs and events a store has, and what it takes")
+    verb(
+        "rekey",
+        _call_rekey,
+        "Encrypt an encrypted store anew with its current key",
+        "In its place, while others use it. Killed and called again it goes on. Then all is read with that key alone.",
+    )
+    made = verb("collect", _call_collect, "Remove large payloads that no run needs, which crashes have left")
+    made.add_argument(
+        "--grace",
+        type=_duration,
+        default=86_400.0,
+        metavar="TIME",
+        help="younger ones stay: 45s, 30m, 12h, 7d (default: 1d)",
+    )
 
 
 def add_worker_upkeep(worker: argparse.ArgumentParser) -> None:
@@ -55,6 +69,18 @@ def _call_size(options: argparse.Namespace, terminal: Terminal) -> int:
     from .pruning import size
 
     return size(options, terminal)
+
+
+def _call_rekey(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .rekeying import rekey
+
+    return rekey(options, terminal)
+
+
+def _call_collect(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .rekeying import collect
+
+    return collect(options, terminal)
 
 
 def _duration(text: str) -> float:

@@ -79,7 +79,12 @@ class _Findings:
     notes: list[tuple[str, str]] = field(factory=list)
 
     def take(self, part: Verified) -> None:
-        """Count a part, and look at its events."""
+        """Count a part, and look at its events.
+
+        Raises:
+            StoreMisconfiguredError: they are encrypted, compressed or elsewhere; nothing was counted.
+        """
+        wrong = [] if part.problem is not None else list(_wrong_events(part))
         if part.run_id is not None:
             self.run_ids.add(part.run_id)
         if part.incarnation is not None:
@@ -92,7 +97,7 @@ class _Findings:
         if part.problem is not None:
             self.problems.append(_Problem.of(part.problem, part.place))
         else:
-            self.problems += _wrong_events(part)
+            self.problems += wrong
 
     def json(self) -> dict[str, Any]:
         """All of it as a JSON object."""
@@ -132,7 +137,8 @@ def _read(store: Store) -> _Findings:
                 found.take(part)
                 progress.show(part.share, many(len(found.problems), "problem") if found.problems else "")
         except (CorruptHistoryError, StoreError) as error:
-            mistaken = isinstance(error, (NewerFormatError, StoreMisconfiguredError)) and not found.size
+            mistaken = isinstance(error, NewerFormatError) and not found.size
+            mistaken = mistaken or (isinstance(error, StoreMisconfiguredError) and not found.records)
             if mistaken or (error.retryable and not found.problems):  # then nothing is wrong with the store
                 raise
             found.complete = False

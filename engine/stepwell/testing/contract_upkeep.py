@@ -15,7 +15,13 @@ _END = ("\U0010ffff", 2**62, "")
 
 
 class Upkeep(Bench):
-    """Retention."""
+    """Retention.
+
+    Attributes:
+        filler: text that takes room. A store that compresses gives one that can't be compressed.
+    """
+
+    filler = "x" * 100_000
 
     def close_at(
         self, store: Store, run_id: str, updated: int, workflow: str = "triage", status: str = "completed"
@@ -107,7 +113,7 @@ class Upkeep(Bench):
         lease = self.create(store)
         before = store.size()
         for seq in range(1, 4):
-            self.own(store, lease, seq, "x" * 100_000)
+            self.own(store, lease, seq, self.filler)
         after = store.size()
         assert after.events == before.events + 3
         assert after.bytes >= max(300_000, before.bytes + 1)
@@ -117,7 +123,7 @@ class Upkeep(Bench):
         """Without `vacuum` it may be free and not given back; with it, it is."""
         lease = self.create(store)
         for seq in range(1, 11):
-            self.own(store, lease, seq, "x" * 100_000)
+            self.own(store, lease, seq, self.filler)
         self.close_run(store, lease, 11)
         self.create(store, "stays")
         lines = lines_of(store, "stays")
