@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--stores",
         default="memory,sqlite,file",
         help="the stores on which the tests of the engine run, with commas: memory, sqlite, file, postgres, redis, s3, "
-        "encrypted (on sqlite), wrapped (compressed, encrypted and offloaded, on file)",
+        "encrypted (on sqlite), wrapped (compressed, encrypted and offloaded, on sqlite)",
     )
 
 

@@ -66,8 +66,9 @@ class Movable(Protocol):
     def arrive(self, arrival: Arrival) -> Arrival | None:
         """Take the run's id, or say anew how it stands; what is staged stays. Gives the arrival as it is now.
 
-        An arrival that is there keeps its token, and all else too if it knows a newer state: a higher fence, or with
-        the same fence more records. None when a run of this id is here.
+        Several may move the same run at once. So an arrival that is there keeps its token, its counts if none are
+        given for the same state, and all of itself if it knows a newer state: a higher fence, or with the same fence
+        more records. None when a run of this id is here.
         """
         ...
 
@@ -95,8 +96,8 @@ class Movable(Protocol):
         """
         ...
 
-    def turn_away(self, run_id: str, token: str) -> bool:
-        """Forget a run that is arriving, and free its id; False when nothing arrives under this id and token."""
+    def turn_away(self, arrival: Arrival) -> bool:
+        """Forget a run that is arriving, and free its id; False when nothing arrives under its id, token and fence."""
         ...
 
     def arrivals(self, *, after: str | None = None, limit: int) -> list[Arrival]:

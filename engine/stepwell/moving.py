@@ -28,6 +28,7 @@ from . import events as e
 from .environment import new_token
 from .errors import (
     CorruptHistoryError,
+    NotFoundError,
     RunArrivingError,
     RunMovedError,
     StoreError,
@@ -50,6 +51,8 @@ _TTL, _TTL_EACH = 60.0, 0.2  # seconds of the leases, and more of them for each 
 _TRIES = 50
 _CHILD, _ENDED = b'"type":"child",', b'"type":"childResult",'
 _POLL = 0.2
+_GONE = (RunMovedError, RunArrivingError, NotFoundError)
+"""What is met when somebody else moves the same run, and was faster."""
 
 
 class MovableStore(Store, Movable, Protocol):
@@ -193,14 +196,16 @@ class Mover:
             if fate is None:
                 fate = self._copy_all(family, copies)
             if fate is not None:
-                for copy in copies:
-                    if copy.arrival is not None:
-                        self._target.turn_away(copy.run_id, copy.arrival.token)
+                self._turn_away(copies)
                 for one in {found.run_id: found, **family}.values():
-                    yield one, fate
+                    if fate != "changed" or _has(self._source, one.run_id):
+                        yield one, fate
                 return
             for copy in copies:
-                yield family[copy.run_id], "moved" if self._depart(copy) else "changed"
+                if self._depart(copy):
+                    yield family[copy.run_id], "moved"
+                elif _has(self._source, copy.run_id):
+                    yield family[copy.run_id], "changed"
         finally:
             self._release()
 
@@ -243,8 +248,6 @@ class Mover:
             fate = self._gather(child, family)
             if fate is not None:
                 return fate
-        if children:
-            self._parents.add(run.run_id)
         family[run.run_id] = run
         self._renew()
         return None
@@ -259,6 +262,8 @@ class Mover:
                     waiting[name.at] = name.child_id
                 elif line.startswith(_ENDED, 7):
                     waiting.pop(msgspec.json.decode(line, type=_ChildName).at, None)
+        if waiting:
+            self._parents.add(run.run_id)
         found = []
         for child_id in waiting.values():
             with suppress(RunMovedError, RunArrivingError):  # it went ahead
@@ -289,11 +294,26 @@ class Mover:
                 fate = self._copy(copies[-1])
             except CorruptHistoryError as error:
                 return _unreadable(run, error)
-            except (RunMovedError, RunArrivingError):  # by somebody else
+            except _GONE:
                 return "changed"
             if fate is not None:
                 return fate
         return None
+
+    def _turn_away(self, copies: list[_Copy]) -> None:
+        """Free the ids of a family that can't move, but for those that somebody else may be moving at this moment."""
+        for copy in copies:
+            if copy.arrival is None:
+                continue
+            ours = copy.run_id in self._leases
+            try:
+                self._source.head(copy.run_id)
+            except RunMovedError as error:
+                ours = error.token != copy.arrival.token  # it never lands from here
+            except RunArrivingError:
+                pass
+            if ours:
+                self._target.turn_away(copy.arrival)
 
     def _copy(self, copy: _Copy) -> Fate | None:
         """Have a run arrive with all of its records, each compared with what came back. Goes on where it was."""
@@ -319,6 +339,7 @@ class Mover:
         token = new_token() if copy.arrival is None else copy.arrival.token
         there = self._target.arrive(Arrival(run, counts, self._origin, token))
         if there is None:
+            self._source.head(copy.run_id)  # raises if somebody else has moved it
             return "taken"
         if there.run != run:
             return "changed"  # somebody else knows more
@@ -342,6 +363,7 @@ class Mover:
             return  # it came before
         self._target.stage(run_id, copy.arrival.token, number, seq, lines)
         if self._target.staged(run_id, number, seq, limit=limit) != lines:
+            self._source.head(run_id)  # as above
             raise StoreError(
                 f"{self._to}: records {seq} to {seq + len(lines) - 1} of run {run_id!r}, incarnation {number}, came "
                 "back otherwise than they went in; the run stays where it is"
@@ -372,7 +394,7 @@ class Mover:
             try:
                 if self._copy(copy) is not None:
                     break
-            except (RunMovedError, RunArrivingError):
+            except _GONE:
                 break
         return False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from .store import (
     HeadFilter,
     Lease,
     RunHead,
+    Status,
     Store,
     StoreSize,
     Tail,
@@ -223,8 +225,9 @@ class BothStores:
         """How large both are."""
         with self.moving:
             one, other = self.source.size(), self.target.size()
-        runs = {status: one.runs.get(status, 0) + other.runs.get(status, 0) for status in {*one.runs, *other.runs}}
-        return StoreSize(runs, one.events + other.events, one.bytes + other.bytes, one.free + other.free)
+        runs = Counter[Status](one.runs)
+        runs.update(other.runs)
+        return StoreSize(dict(runs), one.events + other.events, one.bytes + other.bytes, one.free + other.free)
 
     def vacuum(self) -> int:
         """Give space back in both."""

@@ -70,7 +70,7 @@ def _check(parts: Parts, run_id: str, at: str, command: c.Transaction[Any]) -> N
     if not callable(getattr(parts.store, "transact", None)):
         raise InvalidInputError(
             f"{what}, and its store ({type(parts.store).__name__}) can't take a program's own rows into its "
-            "transactions; keep the run in a SQLite store (sqlite:///PATH), or use a Step"
+            "transactions; keep the run in a SQLite or Postgres store (sqlite:///PATH, postgresql://...), or use a Step"
         )
     timeout, most = command.given.timeout, longest(parts)
     if timeout is not None and timeout > most:

@@ -36,11 +36,12 @@ C = TypeVar("C", bound=_Connection)
 class Transaction(Step[T_co]):
     """Call `fn(connection, *args, **kwargs)` in a transaction of the store, and give its result: exactly once.
 
-    `connection` is the store's own, a `sqlite3.Connection` on SQLite. The rows that `fn` writes and the record of the
-    step are committed together: after a crash both are there, or none, and then it runs again. An `fn` that raises is
-    rolled back whole. It can't commit or roll back itself, change the store's own tables, or take longer than a third
-    of the engine's lease, at most 5 s; savepoints it may use. It runs in the session's thread, one after the other, and
-    other writers of the store wait meanwhile. Other things than rows (mail, HTTP) belong into a Step.
+    `connection` is the store's own: a `sqlite3.Connection` on SQLite, and what is used as a `psycopg.Connection` on
+    Postgres. The rows that `fn` writes and the record of the step are committed together: after a crash both are there,
+    or none, and then it runs again. An `fn` that raises is rolled back whole. It can't commit or roll back itself,
+    change the store's own tables, or take longer than a third of the engine's lease, at most 5 s; savepoints it may
+    use. It runs in the session's thread, one after the other, and other writers wait meanwhile: on SQLite all of the
+    file's, on Postgres those of the run. Other things than rows (mail, HTTP) belong into a Step.
 
     Two Transactions are equal when they ask for the same call. Determinism: performs, recorded as `step`.
 

@@ -48,9 +48,14 @@ class DueBell(ForkAware):
 
 
 class Bell(ForkAware):
-    """Rung at every write of this process; what other processes write is looked for."""
+    """Rung at every write of this process; what other processes write is looked for.
 
-    def __init__(self) -> None:
+    Args:
+        poll: seconds between two looks.
+    """
+
+    def __init__(self, poll: float = _POLL) -> None:
+        self._poll = poll
         self._rung = threading.Condition()
         self._count = 0
         self._waiting = 0
@@ -78,7 +83,7 @@ class Bell(ForkAware):
                 self._waiting += 1
                 try:
                     if self._count == before:
-                        self._rung.wait(min(left, _POLL))
+                        self._rung.wait(min(left, self._poll))
                 finally:
                     self._waiting -= 1
 

@@ -25,7 +25,7 @@ from .jsonl_index import Index
 from .jsonl_journal import mark
 from .jsonl_names import decode
 from .jsonl_runs import Runs, journal
-from .move_rules import check_landing, check_staged, same_run, standing
+from .move_rules import check_landing, check_staged, is_turned_away, same_run, standing
 from .rules import check_limit, check_run_id
 
 __all__ = ["JsonlMoves"]
@@ -131,11 +131,11 @@ class JsonlMoves:
         self._bell.due.ring()
         return True
 
-    def turn_away(self, run_id: str, token: str) -> bool:
+    def turn_away(self, arrival: Arrival) -> bool:
         """Forget a run that is to come; see the port."""
-        with self._access.opened(run_id) as (stem, _):
+        with self._access.opened(arrival.run.run_id) as (stem, _):
             fence = self._runs.fence(stem)
-            if fence is None or self._arriving(stem, token) is None:
+            if fence is None or not is_turned_away(fence.arrival, arrival):
                 return False
             self._runs.raise_fence(stem, replace(fence, arrival=None))
             self._runs.clear(stem)

@@ -12,7 +12,7 @@ from stepwell.errors import InvalidInputError, NotFoundError
 from stepwell.store import Arrival, Departure, RunHead
 
 from .bell import DueBell
-from .move_rules import attempts_of, check_landing, check_staged, refuse_absent, same_run, standing
+from .move_rules import attempts_of, check_landing, check_staged, is_turned_away, refuse_absent, same_run, standing
 from .rules import Clock, check_limit, check_run_id
 from .run_rows import RunRow
 
@@ -94,11 +94,12 @@ class MemoryMoves:
         self._due_bell.ring()
         return True
 
-    def turn_away(self, run_id: str, token: str) -> bool:
+    def turn_away(self, arrival: Arrival) -> bool:
         """Forget a run that is to come; see the port."""
+        run_id = arrival.run.run_id
         with self._changed:
-            move = self._arriving(run_id, token)
-            if move is None:
+            move = self._arriving(run_id, arrival.token)
+            if move is None or not is_turned_away(move.arrival, arrival):
                 return False
             move.arrival, move.histories = None, []
             if move.departure is None:

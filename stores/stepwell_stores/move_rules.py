@@ -9,16 +9,22 @@ from msgspec.structs import replace
 from stepwell.errors import InvalidInputError, RunArrivingError, RunMovedError, StoreError
 from stepwell.store import Arrival, Departure, RunHead, envelope, first_broken
 
-__all__ = ["attempts_of", "check_landing", "check_staged", "refuse_absent", "same_run", "standing"]
+__all__ = ["attempts_of", "check_landing", "check_staged", "is_turned_away", "refuse_absent", "same_run", "standing"]
 
 
 def standing(there: Arrival | None, given: Arrival) -> Arrival:
     """Which arrival stands after `arrive`."""
     if there is None:
         return given
-    if (there.run.fence, there.run.seq) > (given.run.fence, given.run.seq):
+    old, new = ((one.run.fence, one.run.seq) for one in (there, given))
+    if old > new:
         return there
-    return replace(given, token=there.token)
+    return replace(given, token=there.token, counts=given.counts or (there.counts if old == new else ()))
+
+
+def is_turned_away(there: Arrival | None, given: Arrival) -> bool:
+    """Whether `turn_away` means what is arriving."""
+    return there is not None and (there.token, there.run.fence) == (given.token, given.run.fence)
 
 
 def refuse_absent(run_id: str, departure: Departure | None, arrival: Arrival | None) -> None:

@@ -19,7 +19,7 @@ from stepwell.store import Arrival, Departure, RunHead
 
 from . import sqlite_rows as sql
 from .bell import Bell
-from .move_rules import attempts_of, check_landing, check_staged, same_run, standing
+from .move_rules import attempts_of, check_landing, check_staged, is_turned_away, same_run, standing
 from .rules import check_limit, check_run_id
 from .sqlite_database import Database
 from .sqlite_history import insert
@@ -118,11 +118,12 @@ class SqliteMoves:
             self._bell.due.ring()
         return landed
 
-    def turn_away(self, run_id: str, token: str) -> bool:
+    def turn_away(self, arrival: Arrival) -> bool:
         """Forget a run that is to come; see the port."""
+        run_id = arrival.run.run_id
 
         def work(db: sqlite3.Connection) -> bool:
-            if _arrival(db, run_id, token) is None:
+            if not is_turned_away(_arrival(db, run_id), arrival):
                 return False
             for statement in sql.DELETE:
                 db.execute(statement, (run_id,))

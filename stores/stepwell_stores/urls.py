@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from stepwell.errors import StoreMisconfiguredError
@@ -29,6 +30,10 @@ def open_store(url: str, *, must_exist: bool = False, clock: Clock | None = None
 
     Args:
         url: `memory:`; `file:DIR`, a directory of JSONL files; `sqlite:///relative.db` or `sqlite:////absolute.db`.
+            `postgresql://user:password@host/database`, with options of its own, which `PostgresStore` tells;
+            `redis://host:6379/0?prefix=NAME` (also `rediss://`, `unix:///path?db=0`), a Redis or Valkey server;
+            `s3://BUCKET/PREFIX`, a bucket that the `AWS_...` variables of the environment lead to, with `region=`,
+            `endpoint=`, `poll=` and `keep_deleted=` (seconds).
             Options follow a `?`, with `&` between them: `sync=off` (`file:`) and `sync=normal` (`sqlite:`) are faster,
             and a power cut loses what was acknowledged last; `network=allow` takes a network file system; `mode=ro`
             (`sqlite:`) writes nothing, not even to open the file, and refuses every write, as for a backup.
@@ -128,6 +133,26 @@ def _sqlite(rest: str, must_exist: bool, clock: Clock | None) -> Store:
     return SqliteStore(path, must_exist=must_exist, clock=clock, **options)
 
 
+def _postgres(rest: str, must_exist: bool, clock: Clock | None) -> Store:
+    from .postgres import PostgresStore
+
+    if not rest.startswith("//"):
+        _refuse("postgresql: needs two slashes and a server", "write 'postgresql://user@host:5432/database'")
+    return PostgresStore(f"postgresql:{rest}", must_exist=must_exist, clock=clock)
+
+
+def _redis(scheme: str, rest: str, must_exist: bool, clock: Clock | None) -> Store:
+    from .redis import RedisStore
+
+    return RedisStore(f"{scheme}:{rest}", must_exist=must_exist, clock=clock)
+
+
+def _s3(rest: str, must_exist: bool, clock: Clock | None) -> Store:
+    from .s3_url import from_url
+
+    return from_url(rest, must_exist, clock)
+
+
 def _options(scheme: str, rest: str, special: dict[str, tuple[str, ...]]) -> tuple[str, dict[str, Any]]:
     """The path of a URL, and its options as arguments of the store; `special` are those of this kind of store."""
     known = {**special, "network": ("refuse", "allow")}
@@ -148,4 +173,14 @@ def _refuse(problem: str, remedy: str, cause: BaseException | None = None) -> No
     raise StoreMisconfiguredError(f"{problem}; {remedy}") from cause
 
 
-_MAKERS: dict[str, Callable[[str, bool, Clock | None], Store]] = {"memory": _memory, "file": _file, "sqlite": _sqlite}
+_MAKERS: dict[str, Callable[[str, bool, Clock | None], Store]] = {
+    "memory": _memory,
+    "file": _file,
+    "sqlite": _sqlite,
+    "postgresql": _postgres,
+    "postgres": _postgres,
+    "redis": partial(_redis, "redis"),
+    "rediss": partial(_redis, "rediss"),
+    "unix": partial(_redis, "unix"),
+    "s3": _s3,
+}

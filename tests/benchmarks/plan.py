@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from attrs import evolve
 
 from .bench import Sizes, Workload
 from .measures import LENGTH, Answer, Check, Crowd, Replay, Runs, Start, Steps
+from .probes import SCHEMES
 from .rows import Figure
+from .servers import not_built
 from .wrapped import wrappers
 
-__all__ = ["NAMES", "TITLES", "workloads"]
+__all__ = ["BARE", "LEAST", "NAMES", "STORES", "TITLES", "crowd_of", "workloads"]
 
 NAMES = ("steps", "runs", "drain", "replay", "curve", "start", "signal", "crowd", "check", "wrapped")
-STORES = ("sqlite", "jsonl", "memory")
+STORES = ("sqlite", "jsonl", "memory", *SCHEMES)
+DISK = tuple(store for store in STORES if store != "memory")
+LOCAL = ("sqlite", "jsonl")
+CROWDS = {"redis": 10_000, "s3": 4000}
+"""At most so many open runs where all of them have to be started."""
 
 BARE = {
     "sqlite": "the same records by bare INSERTs, one transaction each, in WAL with synchronous=FULL",
     "jsonl": "the same lines appended to one file, `fdatasync` after each",
+    "postgres": "the same records by bare INSERTs with psycopg, one transaction each, on the same server",
+    "redis": "the same records appended to a list by a bare EVALSHA each, on the same server",
+    "s3": "the same records by bare PUTs with If-None-Match, an object each, to the same bucket",
     "memory": "a generator of as many steps driven by a loop of four lines, each result kept as JSON in a list",
+}
+LEAST = {
+    "sqlite": "a Python that makes a database with WAL and synchronous=FULL and commits five rows",
+    "postgres": "a Python that makes a table in a new database with psycopg and commits five rows",
+    "redis": "a Python that appends five records to a list, each by an EVALSHA",
+    "s3": "a Python that puts five objects",
 }
 READ = "the same records read in one go, each decoded by msgspec into plain objects"
 DIVIDED = ", divided by the durable writes that a run needs"
@@ -41,8 +59,15 @@ TITLES = {
 """What the tables call a workload; peers have the same."""
 
 
-def workloads(sizes: Sizes) -> Iterator[Workload]:
-    """Everything that is measured of stepwell."""
+def workloads(sizes: Sizes, stores: Collection[str] = STORES) -> Iterator[Workload]:
+    """Everything that is measured of stepwell on these stores; what can't be is said so."""
+    for workload in _workloads(sizes):
+        if workload.store in stores:
+            reason = not_built(workload.store)
+            yield workload if reason is None else evolve(workload, absent=reason)
+
+
+def _workloads(sizes: Sizes) -> Iterator[Workload]:
     for store in STORES:
         yield steps_on(store, sizes.steps)
     for store in STORES:
@@ -50,16 +75,18 @@ def workloads(sizes: Sizes) -> Iterator[Workload]:
     for count in sizes.drained:
         for store in STORES:
             yield drain_on(store, count)
-    for store in STORES[:2]:
+    for store in DISK:
         for results in ("int", "dict", "attrs"):
             yield replay_on(store, sizes.replayed, results)
-    for store in STORES[:2]:
+    for store in LOCAL:
         yield curve(store, sizes.curve)
-    yield start()
-    for store in STORES[:2]:
+    for store in ("sqlite", *SCHEMES):
+        yield start(store)
+    for store in DISK:
         yield signal_on(store, sizes.signals)
     for count in sizes.crowds:
-        yield crowd_of(count)
+        for store in ("sqlite", *SCHEMES):
+            yield crowd_of(count, store)
     yield check_of(sizes.fleet)
     yield from wrappers(sizes)
 
@@ -120,15 +147,13 @@ def curve(store: str, lengths: tuple[int, ...]) -> Workload:
     return Replay("curve", "stepwell", store, tuple(figures), {}, lengths=lengths)
 
 
-def start() -> Workload:
-    """(d)."""
+def start(store: str) -> Workload:
+    """(d); what is imported is the same for all stores but the driver, which the first run is the first to need."""
     own = "a Python that does nothing, from its start to its end"
-    least = "a Python that makes a database with WAL and synchronous=FULL and commits five rows"
-    figures = (
-        Figure(TITLES["import"], "ms", "import", "import", own),
-        Figure(TITLES["first"], "ms", "first", "first", least),
-    )
-    return Start("start", "stepwell", "sqlite", figures)
+    begun = Figure(TITLES["first"], "ms", "first", "first", LEAST[store])
+    if store != "sqlite":
+        return Start("start", "stepwell", store, (begun,))
+    return Start("start", "stepwell", store, (Figure(TITLES["import"], "ms", "import", "import", own), begun))
 
 
 def signal_on(store: str, count: int) -> Workload:
@@ -140,10 +165,14 @@ def signal_on(store: str, count: int) -> Workload:
     return Answer("signal", "stepwell", store, tuple(figures), {"signals": count})
 
 
-def crowd_of(count: int) -> Workload:
-    """(g) with so many runs."""
+def crowd_of(count: int, store: str) -> Workload:
+    """(g) with so many runs, or fewer where they can't be copied."""
     title = TITLES["crowd"].format(count)
+    made = min(count, CROWDS.get(store, count))
+    fewer = "" if made == count else f", {made:,} runs only"
     page = "the newest 100 rows of the same file by a bare SELECT, nothing decoded"
+    if store != "sqlite":
+        page = "the newest 100 of 1,000 records that were written without any library, nothing decoded"
     cases = {
         "list": "a page of 100",
         "status": "a page of 100 by status",
@@ -151,9 +180,13 @@ def crowd_of(count: int) -> Workload:
         "tag": "a page of 100 by tag",
         "waiting": "a page of 100 by the signal waited for",
     }
-    figures = [Figure(title, "ms", name, "ms", page, case=case) for name, case in cases.items()]
-    claimed = Figure(title, "ms", "claim", "commit", BARE["sqlite"], case="a claim of 10 due runs", commits="claims")
-    return Crowd("crowd", "stepwell", "sqlite", (*figures, claimed), {"runs": count}, count=count)
+    figures = [Figure(title, "ms", name, "ms", page, case=case + fewer) for name, case in cases.items()]
+    options: dict[str, Any] = {
+        "case": "a claim of 10 due runs" + fewer,
+        "commits": "claims" if store == "sqlite" else "",
+    }
+    claimed = Figure(title, "ms", "claim", "commit", BARE[store], **options)
+    return Crowd("crowd", "stepwell", store, (*figures, claimed), {"runs": made}, count=made)
 
 
 def check_of(count: int) -> Workload:

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Syncs", "asked", "commits", "pause", "peak_memory", "setting", "settled"]
+SCHEMES = {"postgres": "postgresql", "redis": "redis", "s3": "s3"}
+"""How URLs of the stores begin that need a server."""
+
+__all__ = ["SCHEMES", "Syncs", "asked", "commits", "pause", "peak_memory", "setting", "settled"]
 
 
 def setting(journal_mode: str, synchronous: int) -> str:

@@ -41,19 +41,29 @@ THERE = [
     Known(STEPS, "DBOS", 869, "WAL"),
     Known(STEPS, "LangGraph", 1127, "WAL"),
     Known(STEPS, "AWS SDK", 557),
+    Known(STEPS, "DBOS", 452, "fsync=on"),
+    Known(STEPS, "Absurd", 1186),
     Known(RUNS, "DBOS", 191, "WAL"),
     Known(RUNS, "LangGraph", 190, "WAL"),
     Known(RUNS, "durabletask", 99),
+    Known(RUNS, "DBOS", 94, "fsync=on"),
+    Known(RUNS, "Absurd", 175),
     Known(DRAIN, "DBOS", 128, "WAL"),
     Known(DRAIN, "durabletask", 99),
+    Known(DRAIN, "DBOS", 133, "fsync=on"),
+    Known(DRAIN, "Absurd", 231),
     Known(RESUME, "DBOS", 3073, "WAL", INSIDE),
     Known(RESUME, "LangGraph", 823, "WAL", "integers"),
+    Known(RESUME, "DBOS", 940, "fsync=on", INSIDE),
+    Known(RESUME, "Absurd", 126_600, case="integers"),
     Known(IMPORT, "DBOS", 337),
     Known(IMPORT, "LangGraph", 553),
     Known(IMPORT, "durabletask", 95),
+    Known(IMPORT, "Absurd", 93),
     Known(BEGIN, "DBOS", 473, "DELETE"),
     Known(BEGIN, "LangGraph", 599, "WAL"),
     Known(BEGIN, "durabletask", 150),
+    Known(BEGIN, "DBOS", 678, "fsync=on"),
 ]
 
 
@@ -70,8 +80,10 @@ class Aim:
 AIMS = [
     Aim(STEPS, "memory", 40_000),
     Aim(DRAIN, "sqlite", 2_000),
+    Aim(DRAIN, "postgres", 1_000),
     Aim(RESUME, "sqlite", 330_000, "integers"),
     Aim(RESUME, "sqlite", 250_000, "attrs objects of 3 fields"),
+    Aim(RESUME, "postgres", 250_000, "integers"),
     Aim(IMPORT, "sqlite", 65),
     Aim(BEGIN, "sqlite", 150),
 ]
@@ -91,7 +103,13 @@ def section(report: Report, prefix: str = "###") -> str:
     scale = math.exp(sum(math.log(slower(row, known.value)) for known, row in pairs) / len(pairs))
     head = ("workload", "peer", "there", "here", "times slower")
     rows = [
-        (one.workload, row.system, f"{number(one.value)} {row.unit}", f"{number(row.value)} {row.unit}", f"{times:.2g}")
+        (
+            one.workload,
+            f"{row.system}, {row.store}",
+            f"{number(one.value)} {row.unit}",
+            f"{number(row.value)} {row.unit}",
+            f"{times:.2g}",
+        )
         for one, row in pairs
         if (times := slower(row, one.value))
     ]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
+from attrs import evolve
+
+from .machine import SERVER_PACKAGES
+from .probes import SCHEMES
 from .rows import Report, Row
 
 __all__ = ["cells", "line", "markdown"]
@@ -61,8 +66,18 @@ def markdown(report: Report, workloads: Sequence[str] = (), *, prefix: str = "##
         rows = [row for row in report.rows if row.workload == workload]
         parts.append(f"{prefix} {workload[:1].upper()}{workload[1:]}")
         parts += [*dict.fromkeys(row.note for row in rows if row.note), *floors(rows)]
-        parts.append(grid(HEAD, [cells(row) for row in rows]))
+        parts.append(grid(HEAD, [cells(row) for row in merged(rows)]))
     return "\n\n".join(parts) + "\n"
+
+
+def merged(rows: Iterable[Row]) -> Iterator[Row]:
+    """Rows of one system that are missing for one reason, one after another, as one."""
+    for _, group in itertools.groupby(rows, lambda row: (row.system, row.store, row.missing)):
+        same = list(group)
+        if same[0].missing is None or len(same) == 1:
+            yield from same
+        else:
+            yield evolve(same[0], case=f"{same[0].case}, and {len(same) - 1} more")
 
 
 def floors(rows: Sequence[Row]) -> list[str]:
@@ -92,7 +107,11 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def machine(report: Report) -> str:
     """The machine in one sentence."""
     facts = report.machine
-    return (
+    text = (
         f"Measured on {facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, {facts['system']} "
         f"{facts['kernel']}, {facts['file_system']}, Python {facts['python']}, SQLite {facts['sqlite']}."
     )
+    found = [f"{name} {facts['packages'][name]}" for name in SERVER_PACKAGES if name in facts["packages"]]
+    if found and any(row.store in SCHEMES for row in report.rows):
+        text += f" Servers: {', '.join(found)}, on the same machine, their files on {facts['server_file_system']}."
+    return text

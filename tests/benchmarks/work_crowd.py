@@ -12,7 +12,8 @@ from stepwell import Engine, Flow, Signal, Sleep, Step, Suspend, workflow
 from stepwell.outcomes import RunRecord
 from stepwell.store import Lease
 
-from .flows import durability_of, path_of, same
+from .crowd_copies import copied_on_postgres, really_started
+from .flows import durability_of, path_of, same, url_of
 from .probes import peak_memory
 
 __all__ = ["QUESTIONS", "ask", "claim", "claims", "crowd", "fill"]
@@ -47,28 +48,38 @@ def submitted() -> Flow[int]:
     return (yield from Step(same, 1))
 
 
-def crowd(directory: str, *, sync: bool = True) -> Engine:
+def crowd(directory: str, store: str = "sqlite", *, sync: bool = True) -> Engine:
     """An engine on the store with very many runs."""
-    url = f"sqlite:///{path_of('sqlite', directory)}" + ("" if sync else "?sync=normal")
-    return Engine(url, workflows=[waits_for_review, waits_for_payment, sleeps, submitted])
+    workflows = [waits_for_review, waits_for_payment, sleeps, submitted]
+    return Engine(url_of(store, directory, sync=sync), workflows=workflows)
 
 
-def fill(directory: str, count: int) -> dict[str, Any]:
+def fill(directory: str, count: int, store: str = "sqlite") -> dict[str, Any]:
     """A few real runs of each kind, and copies of all their rows until there are `count`.
 
-    Of a hundred runs 60 wait for a review, 20 for a payment, 19 sleep and one is due; one in fifty has a tag.
+    Of a hundred runs 60 wait for a review, 20 for a payment, 19 sleep and one is due; three in a hundred have another
+    tag than the rest. Where no statement copies rows, all of them are real.
     """
-    kinds: list[tuple[str, int]] = []
-    with crowd(directory, sync=False) as engine:
+    real: dict[str, tuple[Any, dict[str, str]]] = {}
+    wheel: list[str] = []
+    with crowd(directory, store, sync=False) as engine:
         for kind, share in ((waits_for_review, 60), (waits_for_payment, 20), (sleeps, 19)):
             for tags, part in (({"shop": "north"}, 1), ({"shop": "south"}, share - 1)):
                 run_id = f"real-{kind.name}-{tags['shop']}"
                 assert engine.start(kind, run_id=run_id, tags=tags).status == "suspended"
-                kinds += [(run_id, part)]
+                real[run_id] = (kind, tags)
+                wheel += [run_id] * part
         engine.submit(submitted, run_id="real-submitted", tags={"shop": "south"})
-        kinds.append(("real-submitted", 1))
-    copy(path_of("sqlite", directory), [run_id for run_id, part in kinds for _ in range(part)], count)
-    with crowd(directory) as engine:
+        real["real-submitted"] = (submitted, {"shop": "south"})
+        wheel.append("real-submitted")
+        if store in ("redis", "s3"):
+            really_started(engine, [real[run_id] for run_id in wheel], count - len(real))
+            return {}
+    if store == "postgres":
+        copied_on_postgres(directory, wheel, count)
+    else:
+        copy(path_of("sqlite", directory), wheel, count)
+    with crowd(directory, store) as engine:
         check(engine)
     return {}
 
@@ -133,10 +144,10 @@ def claim(engine: Engine) -> list[Lease]:
     return engine.store.claim_due("benchmark", 30.0, now=now, limit=CLAIMED, fingerprints=["benchmark"])
 
 
-def ask(directory: str, times: int) -> dict[str, Any]:
+def ask(directory: str, times: int, store: str = "sqlite") -> dict[str, Any]:
     """Milliseconds for each question; the median of `times`."""
     found: dict[str, Any] = {"durability": "reading"}
-    with crowd(directory) as engine:
+    with crowd(directory, store) as engine:
         for name, question in QUESTIONS.items():
             question(engine)
             spent = []
@@ -149,9 +160,9 @@ def ask(directory: str, times: int) -> dict[str, Any]:
     return found | {"memory": peak_memory()}
 
 
-def claims(directory: str, times: int) -> dict[str, Any]:
+def claims(directory: str, times: int, store: str = "sqlite") -> dict[str, Any]:
     """Milliseconds for a claim of due runs, which are given back afterwards; the median of `times`."""
-    with crowd(directory) as engine:
+    with crowd(directory, store) as engine:
         spent, leases = [], claim(engine)
         for _ in range(times):
             began = time.perf_counter()
@@ -161,4 +172,4 @@ def claims(directory: str, times: int) -> dict[str, Any]:
             leases += taken
         for lease in leases:
             engine.store.release(lease)
-        return {"claim": 1000 * statistics.median(spent), "durability": durability_of(engine)}
+        return {"claim": 1000 * statistics.median(spent), "durability": durability_of(engine, store, directory)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from .flows import RECORDED, durability_of, engine_on, go
@@ -11,10 +12,18 @@ from .probes import peak_memory
 __all__ = ["record", "resume"]
 
 
-def record(store: str, directory: str, count: int, results: str) -> dict[str, Any]:
-    """Record `count` steps, and suspend. Not synced: this is not what is measured."""
+def record(store: str, directory: str, count: int, results: str, records: str = "") -> dict[str, Any]:
+    """Record `count` steps, and suspend. Not synced: this is not what is measured.
+
+    Args:
+        records: a file that what was recorded is written into, too.
+    """
     with engine_on(store, directory, sync=False) as engine:
         assert engine.start(RECORDED[results], count, run_id="run").status == "suspended"
+        if records:
+            found = engine.store.read("run")
+            assert found is not None
+            Path(records).write_bytes(b"".join(line + b"\n" for line in found.records))
     return {}
 
 
@@ -24,5 +33,5 @@ def resume(store: str, directory: str, count: int) -> dict[str, Any]:
         began = time.perf_counter()
         assert engine.resume("run", go, count).unwrap() == count
         seconds = time.perf_counter() - began
-        durability = durability_of(engine)
+        durability = durability_of(engine, store, directory)
     return {"rate": count / seconds, "seconds": seconds, "memory": peak_memory(), "durability": durability}

@@ -7,15 +7,18 @@ from typing import Any
 
 from .flows import asking, durability_of, engine_on, go
 from .probes import peak_memory
-from .work_steps import counting
+from .work_steps import countable, counting
 
 __all__ = ["answer"]
 
 FEW = 3
 
 
-def answer(store: str, directory: str, runs: int, events: int) -> dict[str, Any]:
+def answer(store: str, directory: str, runs: int, events: int, counted: bool = False) -> dict[str, Any]:
     """Bring runs to `events` events and a wait, then give each a signal and drive it to the next wait, twice.
+
+    Args:
+        counted: count the durable writes too, which makes it slower.
 
     Returns:
         first ms: of the first signal, for which this process has to replay the run; ms: of the second one.
@@ -25,12 +28,12 @@ def answer(store: str, directory: str, runs: int, events: int) -> dict[str, Any]
         for name in names:
             assert engine.start(asking, events - 2, run_id=name).status == "suspended"
         assert len(engine.history(names[0])) == events
-    with engine_on(store, directory) as engine:
+    with countable(store if counted else ""), engine_on(store, directory) as engine:
         for name in names[:2]:
             engine.resume(name, go, 1)
-        counted: dict[str, float] = {"commits": 0}
-        if store != "memory":
-            with counting(store, directory, counted, "commits"):
+        found: dict[str, float] = {}
+        if counted:
+            with counting(store, directory, found, "commits"):
                 for name in names[2 : FEW + 2]:
                     engine.resume(name, go, 1)
         again, first = 0.0, 0.0
@@ -40,11 +43,11 @@ def answer(store: str, directory: str, runs: int, events: int) -> dict[str, Any]
             parked = time.perf_counter()
             assert engine.resume(name, go, 1).status == "suspended"
             first, again = first + parked - began, again + time.perf_counter() - parked
-        durability = durability_of(engine)
+        durability = durability_of(engine, store, directory)
     return {
         "first ms": 1000 * first / runs,
         "ms": 1000 * again / runs,
-        "commits": counted["commits"] / FEW,
         "durability": durability,
         "memory": peak_memory(),
+        **{name: number / FEW for name, number in found.items()},
     }

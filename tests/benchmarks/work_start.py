@@ -7,7 +7,7 @@ import time
 
 from stepwell import Engine, Flow, Step, workflow
 
-from .probes import setting
+from .probes import SCHEMES, setting
 
 __all__ = ["first_run"]
 
@@ -25,9 +25,15 @@ def three() -> Flow[int]:
 
 
 def first_run() -> None:
-    """The first run of three steps on a new SQLite file, when it was finished, and how durable it is."""
-    with Engine(f"sqlite:///{sys.argv[1]}/runs.db", workflows=[three]) as engine:
+    """The first run of three steps in a new place, when it was finished, and how durable it is."""
+    place, store = sys.argv[1:]
+    with Engine(place if store in SCHEMES else f"sqlite:///{place}/runs.db", workflows=[three]) as engine:
         assert engine.start(three).unwrap() == 3
         print(time.monotonic())
-        found = engine.store.durability.settings
-        print(setting(found["journal_mode"], found["synchronous"]))
+        if store in SCHEMES:
+            from .server_probes import setting_of
+
+            print(setting_of(place))
+        else:
+            found = engine.store.durability.settings
+            print(setting(found["journal_mode"], found["synchronous"]))

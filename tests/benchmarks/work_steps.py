@@ -11,8 +11,8 @@ from typing import Any
 from stepwell import Engine
 from stepwell.worker import Worker
 
-from .flows import durability_of, engine_on, path_of, steps
-from .probes import Syncs, commits, peak_memory, settled
+from .flows import durability_of, engine_on, path_of, size_of, steps
+from .probes import SCHEMES, Syncs, commits, peak_memory
 
 __all__ = ["drain", "many", "one", "sample", "submit"]
 
@@ -24,17 +24,17 @@ def one(store: str, directory: str, count: int) -> dict[str, Any]:
     """One run of `count` steps."""
     with engine_on(store, directory) as engine:  # the tables and the first files are not what is measured
         engine.start(steps, WARM, run_id="first").unwrap()
-    before = settled(directory)
+    before = size_of(store, directory)
     with engine_on(store, directory) as engine:
         engine.start(steps, WARM, run_id="warm").unwrap()
         began = time.perf_counter()
         assert engine.start(steps, count, run_id="run").unwrap() == count
         seconds = time.perf_counter() - began
-        durability = durability_of(engine)
+        durability = durability_of(engine, store, directory)
     return {
         "rate": count / seconds,
         "memory": peak_memory(),
-        "bytes": (settled(directory) - before) / (count + WARM),
+        "bytes": (size_of(store, directory) - before) / (count + WARM),
         "durability": durability,
     }
 
@@ -47,7 +47,7 @@ def many(store: str, directory: str, count: int, length: int) -> dict[str, Any]:
         for _ in range(count):
             assert engine.start(steps, length).unwrap() == length
         seconds = time.perf_counter() - began
-        return {"rate": count / seconds, "durability": durability_of(engine), "memory": peak_memory()}
+        return {"rate": count / seconds, "durability": durability_of(engine, store, directory), "memory": peak_memory()}
 
 
 def submit(store: str, directory: str, count: int, length: int) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def drain(store: str, directory: str, count: int, length: int) -> dict[str, Any]
         if store == "memory":
             for _ in range(count):
                 engine.submit(steps, length)
-        durability = durability_of(engine)  # opens the store, too
+        durability = durability_of(engine, store, directory)  # opens the store, too
         began = time.perf_counter()
         ended = Worker(engine).run(drain=True)
         seconds = time.perf_counter() - began
@@ -79,7 +79,7 @@ def sample(store: str, directory: str, records: str, length: int) -> dict[str, A
         step: of one more step in a run. run: of a run of three steps. drained: of such a run by a worker.
     """
     counted: dict[str, float] = {}
-    with engine_on(store, directory) as engine:
+    with countable(store), engine_on(store, directory) as engine:
         for _ in range(2):  # until all connections are open, and the log has begun anew for the last time
             engine.start(steps, 1).unwrap()
             worked(engine, 1)
@@ -118,8 +118,26 @@ def worked(engine: Engine, count: int) -> None:
 
 
 @contextmanager
+def countable(store: str) -> Iterator[None]:
+    """Make the durable writes of a block countable; those to a server need preparation."""
+    if store in SCHEMES:
+        from .server_probes import observed
+
+        with observed(store):
+            yield
+    else:
+        yield
+
+
+@contextmanager
 def counting(store: str, directory: str, into: dict[str, float], name: str) -> Iterator[None]:
-    """Count the durable writes of a block: commits of SQLite, or syncs of files."""
+    """Count the durable writes of a block: commits of SQLite, syncs of files, or what a server wrote."""
+    if store in SCHEMES:
+        from . import server_probes
+
+        with server_probes.counting(directory, into, name):
+            yield
+        return
     if store == "jsonl":
         with Syncs() as syncs:
             yield

@@ -62,7 +62,7 @@ def run(directory: str, wrapper: str, count: int, size: int) -> dict[str, Any]:
         began = time.perf_counter()
         engine.start(texts, count, size, run_id="run").unwrap()
         seconds = time.perf_counter() - began
-        durability = durability_of(engine)
+        durability = durability_of(engine, "sqlite", directory)
     bytes_of_a_step = (settled(directory) - before) / (count + 3)
     with Engine(wrapped(wrapper, directory), [texts]) as engine:
         engine.history("warm")

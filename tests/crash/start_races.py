@@ -26,6 +26,7 @@ from typing import Any
 
 from attrs import define, field
 from tests.crash import verdicts as v
+from tests.crash.places import ON_SERVERS, place_of, serving
 from tests.crash.planted import PLANTS
 from tests.crash.racers import SIZE, Pool, make_workflows
 from tests.crash.reports import Report
@@ -64,7 +65,7 @@ class Arena:
 
     @property
     def url(self) -> str:
-        return f"file:{self.folder}/runs" if self.store == "jsonl" else f"sqlite:///{self.folder}/runs.db"
+        return place_of(self.store, self.folder)
 
     @property
     def engine(self) -> Engine:
@@ -230,11 +231,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="rounds in which one run id is started")
     parser.add_argument("--soak", action="store_true", help="2,000 of them")
     parser.add_argument("--seed", type=int, default=1, help="of when each comes; who wins, the kernel decides")
-    parser.add_argument("--store", choices=["jsonl", "sqlite"], default="jsonl")
+    parser.add_argument("--store", choices=["jsonl", "sqlite", *ON_SERVERS], default="jsonl")
     parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug to put into the processes")
     args = parser.parse_args()
     args.count = 2_000 if args.soak else args.count
-    return harness(args)
+    with serving(args.store):
+        return harness(args)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ from stepwell.lifecycle import StepStarted
 from stepwell.store import Committed, Conflict, Draft, Fenced, HeadFilter, Lease, Store
 from stepwell_stores.jsonl_files import Directory
 from stepwell_stores.jsonl_runs import Runs
+from stepwell_stores.redis_server import Server
 from stepwell_stores.sqlite_database import Database
 
-__all__ = ["CHANCES", "Board", "Stops", "die_with", "work"]
+__all__ = ["CHANCES", "IN_THE_STORE", "Board", "Stops", "die_with", "work"]
 
 CHANCES = {
     "claim: under the lock": 0.05,
@@ -49,6 +50,9 @@ CHANCES = {
     "renew: under the lock": 0.5,
 }
 """How likely a worker stops at a point that it comes by; less likely where it stopped more often than elsewhere."""
+
+IN_THE_STORE = tuple(point for point in CHANCES if point.endswith(("under the lock", "before the write")))
+"""Those inside of what a store does in one piece; on a server nobody can stop there."""
 
 _POINTS = list(CHANCES)
 _WEAKEST = "append: before the lock"  # what was compared before may be untrue behind it, so it is tried most
@@ -200,6 +204,7 @@ class StoppingStore(AckStore):
 def _into_stores(stops: Stops) -> None:
     """Put the points inside the stores: around the lock, the comparison of fences and the write."""
     write, locked, load, append = Database.write, Directory.locked, Runs.load, Directory.append
+    run = Server.run
 
     def sqlite(self: Database, do: Callable[[Any], Any], **how: Any) -> Any:
         def inside(db: Any) -> Any:
@@ -229,7 +234,14 @@ def _into_stores(stops: Stops) -> None:
         append(self, *args)
         stops.at("after the write", blocks=True)
 
+    def asked(self: Server, *args: Any) -> Any:
+        stops.at("before the lock")
+        answer = run(self, *args)
+        stops.at("after the write")
+        return answer
+
     for owner, name, new in (
+        (Server, "run", asked),
         (Database, "write", sqlite),
         (Directory, "locked", queued),
         (Directory, "append", appended),

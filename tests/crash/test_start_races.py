@@ -34,12 +34,13 @@ def run(*args: str) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("store", ["jsonl", "sqlite"])
+@pytest.mark.parametrize("store", ["jsonl", "sqlite", "redis"])
 def test_one_of_eight_processes_wins(store: str) -> None:
-    report = run("--store", store, "--count", "200")
+    starts = 200 if store != "redis" else 120
+    report = run("--store", store, "--count", str(starts))
     counts = report["counts"]
     assert [] == report["violations"]
-    assert counts["starts"] == 200
+    assert counts["starts"] == starts
     assert min(counts[f"rounds, {name}"] for name in ("claim", "retry", "resume, one id", "delete")) > 5
     assert counts["rounds, start on no store"] > 5
     assert min(counts[f"answers, {name}"] for name in ("Running", "RunCompleted", "ConflictError", "RunBusyError")) > 5
@@ -51,7 +52,7 @@ def test_an_old_sqlite_file_is_migrated_once() -> None:
     assert report["counts"]["rounds, start on an old store"] >= 2
 
 
-@pytest.mark.parametrize("store", ["jsonl", "sqlite"])
+@pytest.mark.parametrize("store", ["jsonl", "sqlite", "redis"])
 @pytest.mark.parametrize("bug", ["existing run looked for before the transaction", "live lease not respected"])
 def test_a_second_winner_is_found(store: str, bug: str) -> None:
     report = run("--store", store, "--count", "100", "--plant", bug)

@@ -22,7 +22,13 @@ def linked_from(page: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_block_of_a_page_runs_and_prints_what_it_says(page: Path, tmp_path: Path) -> None:
+def test_every_block_of_a_page_runs_and_prints_what_it_says(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "REDIS_URL" in page.read_text("utf-8"):
+        monkeypatch.setenv("REDIS_URL", request.getfixturevalue("valkey_server").url(1))
+    if "DATABASE_URL" in page.read_text("utf-8"):
+        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("database"))
     runner = Runner(page, tmp_path)
     runner.run()
     assert len(languages_of(page.read_text("utf-8"))) == runner.ran

@@ -6,6 +6,7 @@ A test that asks for `bench` or `disk` runs on the stores that need no server, o
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from stepwell import Engine, Workflow
-from stepwell.store import Store
+from stepwell.store import HeadFilter, Lease, Store
 from stepwell_stores import open_store
 
 
@@ -26,11 +27,14 @@ def embedded(kind: str, folder: Path) -> str:
     return {"memory": "memory:", "sqlite": f"sqlite:///{folder}/runs.db", "file": f"file:{folder}/runs"}[kind]
 
 
+_BENCHES = pytest.StashKey[list["Bench"]]()
+
+
 class Bench:
     """Stores and engines on one set of data; all are closed with the test."""
 
     def __init__(self, kind: str, url: str) -> None:
-        self.kind, self.url = kind, url
+        self.kind, self.url, self._urls = kind, url, [url]
         self._opened: list[Any] = []
         self._memory: Store | None = None
 
@@ -49,6 +53,27 @@ class Bench:
         engine = Engine(self.store() if store is None else store, workflows, **options)
         self._opened.append(engine)
         return engine
+
+    def beside(self, name: object) -> str:
+        """The URL of another store beside this one."""
+        if self.kind == "postgres":
+            url = f"{self.url}?schema=beside_{name}"
+        elif "runs.db" in self.url:
+            url = self.url.replace("runs.db", f"runs-{name}.db")
+        else:
+            url = f"{self.url}-{name}"
+        self._urls.append(url)
+        return url
+
+    def bury(self) -> None:
+        """End the leases of processes that were killed, as their time would: a server does not see that they died."""
+        if self.kind in ("memory", "sqlite", "file"):
+            return
+        for url in self._urls:
+            store = open_store(url)
+            for held in store.heads(HeadFilter(status="running"), limit=1000):
+                store.release(Lease(held.run_id, held.incarnation, held.fence, held.seq, "", 0))
+            store.close()
 
     def close(self) -> None:
         for thing in reversed(self._opened):
@@ -71,7 +96,7 @@ def make_bench(kind: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
             folder = request.getfixturevalue("tmp_path")
             url = f"encrypted+{embedded('sqlite', folder)}"
             if kind == "wrapped":
-                url = f"compressed+encrypted+offloaded+{embedded('file', folder)}?blobs={folder}/blobs"
+                url = f"compressed+encrypted+offloaded+{embedded('sqlite', folder)}?blobs={folder}/blobs"
                 url += "&above=100&threshold=300"
         case "postgres":
             url = request.getfixturevalue("database")
@@ -85,6 +110,7 @@ def make_bench(kind: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
         case _:
             raise pytest.UsageError(f"--stores: no such store: {kind}")
     made = Bench(kind, url)
+    request.node.stash.setdefault(_BENCHES, []).append(made)
     yield made
     made.close()
 
@@ -107,12 +133,20 @@ def disk(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def python(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a program in a process of its own, with the same packages; it ends with the test."""
     started: list[subprocess.Popen[str]] = []
 
+    class Process(subprocess.Popen[str]):
+        def wait(self, timeout: float | None = None) -> int:
+            code = super().wait(timeout)
+            if code == -signal.SIGKILL:
+                for bench in request.node.stash.get(_BENCHES, []):
+                    bench.bury()
+            return code
+
     def start(code: str, *arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
+        process = Process(
             [sys.executable, "-W", "error", "-c", code, *arguments],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             cwd=tmp_path,

@@ -94,7 +94,7 @@ print(json.dumps([found, children, broken]))
 def test_whatever_is_killed_every_child_runs_once_and_every_turn_is_taken_once(
     disk: Any, python: Callable[..., subprocess.Popen[str]], tmp_path: Any
 ) -> None:
-    """Every ninth write, before and after it; the leases of killed processes are seen to be dead."""
+    """Every ninth write, before and after it; the leases of killed processes have ended."""
     killed = 0
     for nth in range(1, 200, 9):
         ended = False

@@ -522,7 +522,7 @@ def test_killed_between_any_two_writes_no_restart_is_lost_and_none_happens_twice
     while not finished:
         kill_at += 2  # every other place, and in the other mode those between
         assert kill_at < 100
-        url = f"{disk.url}-{kill_at}" if disk.kind == "file" else disk.url.replace("runs.db", f"runs-{kill_at}.db")
+        url = disk.beside(kill_at)
         (tmp_path / "effects").unlink(missing_ok=True)
         first = python(PROGRAM, url, mode, str(kill_at))
         said, _ = first.communicate(timeout=90)

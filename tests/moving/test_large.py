@@ -14,7 +14,7 @@ from stepwell_stores import open_store
 
 from .zoo import engine_on
 
-RECORDS, BYTES = 12_000, 1_000
+RECORDS, BYTES = 6_000, 1_000
 
 
 @pytest.mark.parametrize("way", [("sqlite:///{0}/a.db", "file:{0}/b"), ("file:{0}/b", "sqlite:///{0}/a.db")])

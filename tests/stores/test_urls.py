@@ -38,7 +38,9 @@ def test_each_scheme_has_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("postgresql://me:secret@host/db", ["unknown", "'postgresql'", "memory:", "file:", "sqlite:"]),
+        ("mysql://me:secret@host/db", ["unknown", "'mysql'", "memory:", "file:", "sqlite:", "postgresql:"]),
+        ("postgresql:runs", ["two slashes", "postgresql://user@host"]),
+        ("s3:runs", ["two slashes", "s3://BUCKET/PREFIX"]),
         ("triage.db", ["not a store URL", "sqlite:///triage.db"]),
         ("", ["not a store URL"]),
         ("sqlite:", ["three slashes"]),

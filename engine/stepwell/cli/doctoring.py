@@ -31,7 +31,13 @@ from .terminal import Terminal, cut, safe
 
 __all__ = ["EXTRAS", "doctor", "readable_bytes"]
 
-EXTRAS = {"cli": ("rich", "tables that fit, and progress bars")}
+EXTRAS = {
+    "cli": ("rich", "tables that fit, and progress bars"),
+    "crypto": ("cryptography", "encrypted histories"),
+    "postgres": ("psycopg", "runs in a Postgres database"),
+    "redis": ("redis", "runs on a Redis or Valkey server"),
+    "s3": ("obstore", "runs in a bucket"),
+}
 """What is optional for who uses the library: by extra, the module that it brings and what that is for."""
 
 _LITTLE = 100 * 1024 * 1024  # bytes of free space that are soon gone
@@ -39,7 +45,16 @@ _LATE = timedelta(minutes=1)  # after which what is due looks forgotten
 _FIRST = 5  # blocked runs that are shown
 _PAGE = 10_000
 _SAFE_SQLITE = (3, 51, 3)  # the first whose checkpoint and commit don't lose each other's pages
-_TOLD = {"store", "path", "file_system", "sqlite", "wal_reset_guard", "owners"}  # settings with a line of their own
+_TOLD = {
+    "store",
+    "path",
+    "place",
+    "advice",
+    "file_system",
+    "sqlite",
+    "wal_reset_guard",
+    "owners",
+}  # settings with a line of their own
 _STATUSES = ("pending", "running", "suspended", "paused", "completed", "failed", "cancelled")
 _SAID = {True: "yes", False: "no", None: "can't be told"}
 
@@ -116,11 +131,15 @@ def _owners(path: str) -> Iterator[str]:
 
 
 def _advice_on_place(place: _Place) -> Iterator[_Advice]:
-    survives, where = place.durability, place.path or f"the {place.kind} store"
-    if survives.process_crash is False:
+    survives, where = place.durability, place.path or place.settings.get("place") or f"the {place.kind} store"
+    if advice := place.settings.get("advice"):  # the store knows better what its settings lack
+        yield _Advice(f"{where}: {advice}", safety=True)
+    elif survives.process_crash is False:
         yield _Advice(f"{where}: everything is lost with the process; keep real runs in sqlite: or file:", safety=True)
     elif survives.power_loss is False:
         yield _Advice(f"{where}: a power cut loses what was acknowledged last; leave the sync= option out", safety=True)
+    elif survives.power_loss is None and "conditional_writes" in place.settings:  # a bucket
+        yield _Advice(f"{where}: what a power cut loses hangs on its server; see that it has written what it answers")
     elif survives.power_loss is None:
         on = f": it is on {place.file_system}, whose locks and syncs can't be trusted" if place.file_system else ""
         yield _Advice(f"{where}: nobody can tell what a power cut loses{on}; use a local disk", safety=True)
@@ -259,7 +278,8 @@ def _show(terminal: Terminal, place: _Place, runs: _Runs, advice: list[_Advice])
 
 def _place_lines(place: _Place) -> Iterator[tuple[str, str]]:
     survives, settings = place.durability, place.settings
-    yield "store", f"{place.kind}, {place.path}" if place.path else place.kind
+    named = place.path or settings.get("place")
+    yield "store", f"{place.kind}, {named}" if named else place.kind
     told = (
         ("kill -9", survives.process_crash),
         ("power cut", survives.power_loss),

@@ -181,7 +181,7 @@ class Moving(Bench):
         for number, lines in enumerate(histories[:2]):
             store.stage("r", "token", number, 0, lines)
         store.stage("r", "token", 2, 0, histories[2][:3])
-        for counts in ((), (2, 2, 4), (2, 2), (2, 2, 3)):
+        for counts in ((), (2, 2, 4), (2, 2), (2, 2, 3), (2, 2, 4), ()):
             assert store.arrive(replace(an_arrival(histories), counts=counts)) is not None
             with pytest.raises(StoreError, match="can't land"):
                 store.land("r", "token")
@@ -232,6 +232,7 @@ class Moving(Bench):
         assert store.arrive(first) == first
         assert store.arrive(newer) == replace(newer, token="token")
         assert store.arrive(first) == replace(newer, token="token")
+        assert store.arrive(replace(newer, counts=())) == replace(newer, token="token")  # another one who begins
         assert store.arrivals(limit=9) == [replace(newer, token="token")]
 
     def test_a_run_that_is_here_keeps_others_of_its_id_away(self, store: _Both) -> None:
@@ -243,10 +244,11 @@ class Moving(Bench):
 
     def test_a_run_that_is_turned_away_leaves_nothing(self, store: _Both) -> None:
         """Its id is free, and the next run of that id has none of its records."""
-        bring(store, three())
-        assert not store.turn_away("r", "another")
-        assert store.turn_away("r", "token")
-        assert not store.turn_away("r", "token")
+        arrival = bring(store, three())
+        assert not store.turn_away(replace(arrival, token="another"))
+        assert not store.turn_away(replace(arrival, run=replace(arrival.run, fence=6)))
+        assert store.turn_away(arrival)
+        assert not store.turn_away(arrival)
         self.knows_nothing(store)
         assert store.head("r") is None
         assert store.staged("r", 0, limit=9) == []
@@ -351,10 +353,10 @@ class Moving(Bench):
         self.create(store)
         history = [seal([a_start()], session=1, offset=0)]
         assert store.depart(head_of(store), _MARK)
-        bring(store, history, fence=1)
+        arrival = bring(store, history, fence=1)
         with pytest.raises(RunArrivingError):
             store.head("r")
-        assert store.turn_away("r", "token")
+        assert store.turn_away(arrival)
         with pytest.raises(RunMovedError):
             store.head("r")
         bring(store, history, fence=1)

@@ -72,5 +72,6 @@ class Environment:
         )
         if done.returncode:
             print(done.stderr, file=sys.stderr)
-            raise EnvironmentFailed(f"pip install: {done.stderr.strip().splitlines()[-1:]}")
+            last = done.stderr.strip().splitlines()[-1:]
+            raise EnvironmentFailed(f"pip install --requirement {self.requirements.name}: {last}")
         made.write_text(wanted, "utf-8")

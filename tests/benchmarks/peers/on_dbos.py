@@ -1,4 +1,4 @@
-"""DBOS Transact on SQLite, as it comes (journal DELETE) and with the file set to WAL before."""
+"""DBOS Transact on SQLite, as it comes (journal DELETE) and with the file set to WAL before; and on Postgres."""
 
 # It is installed in an environment of its own, not where types are checked.
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
@@ -6,22 +6,29 @@
 from __future__ import annotations
 
 import os
+import queue
 import sqlite3
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dbos import DBOS, DBOSClient, SetWorkflowID
-from tests.benchmarks.probes import asked, commits, pause, peak_memory, settled
+from tests.benchmarks.peers.counting import FEW, counting, sampled
+from tests.benchmarks.probes import asked, pause, peak_memory, settled
+from tests.benchmarks.server_probes import connection_to, setting_of, stored
 
-__all__ = ["drain", "first", "many", "one", "record", "resume", "sample", "submit"]
+__all__ = ["answer", "drain", "first", "many", "one", "record", "resume", "sample", "submit"]
 
 WARM = 10
+LATE = 0.5
+"""Seconds after which what follows from a function's wait is recorded, too."""
 marks: dict[str, float] = {}
 finished: list[int] = []
 all_finished = threading.Event()
+parked: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
 
 @DBOS.step()
@@ -58,37 +65,69 @@ def recorded(count: int) -> int:
     return count
 
 
+@DBOS.workflow()
+def asking(count: int) -> None:
+    """Steps, and then one question after another."""
+    for number in range(count):
+        same(number)
+    while True:
+        parked.put(DBOS.workflow_id)
+        DBOS.recv("go", timeout_seconds=3600)
+
+
 def database(directory: str) -> str:
     return f"{directory}/dbos.sqlite"
 
 
+def url_of(directory: str) -> str:
+    """A place on a server has a URL of its own."""
+    return directory if "://" in directory else f"sqlite:///{database(directory)}"
+
+
 def launched(directory: str, journal: str, queues: list[str] | None = None) -> str:
-    """DBOS at work on a file of the given mode, which the file keeps; what the mode is."""
+    """DBOS at work on a server, or on a file of the given mode, which the file keeps; how durable that is."""
     path = database(directory)
-    if not Path(path).exists() and journal != "DELETE":
+    if journal == "WAL" and not Path(path).exists():
         with sqlite3.connect(path) as db:
             db.execute(f"PRAGMA journal_mode = {journal}").fetchall()
         db.close()
-    DBOS(config={"name": "benchmark", "system_database_url": f"sqlite:///{path}", "log_level": "ERROR"})
+    DBOS(config={"name": "benchmark", "system_database_url": url_of(directory), "log_level": "ERROR"})
     if queues is not None:
         DBOS.listen_queues(queues)
     DBOS.launch()
-    return durability(path)
+    return durability(directory)
 
 
-def durability(path: str) -> str:
+def durability(directory: str) -> str:
     """The settings; DBOS opens its connections with SQLite's own default for `synchronous`, as is done here."""
-    db = sqlite3.connect(path)
+    if "://" in directory:
+        return setting_of(directory)
+    db = sqlite3.connect(database(directory))
     found = asked(db)
     db.close()
     return found
+
+
+def kept(directory: str) -> int:
+    """Bytes of it."""
+    return stored(directory) if "://" in directory else settled(directory)
+
+
+def succeeded(directory: str) -> Callable[[], int]:
+    """What counts the workflows that have ended."""
+    if "://" in directory:
+        db: Any = connection_to(directory)
+        table = "dbos.workflow_status"
+    else:
+        db, table = sqlite3.connect(database(directory)), "workflow_status"
+    return lambda: int(db.execute(f"SELECT count(*) FROM {table} WHERE status = 'SUCCESS'").fetchone()[0])
 
 
 def one(directory: str, count: int, journal: str) -> dict[str, Any]:
     """One workflow of `count` steps."""
     setting = launched(directory, journal)
     steps(WARM)
-    before = settled(directory)
+    before = kept(directory)
     began = time.perf_counter()
     assert steps(count) == count
     seconds = time.perf_counter() - began
@@ -96,7 +135,7 @@ def one(directory: str, count: int, journal: str) -> dict[str, Any]:
     return {
         "rate": count / seconds,
         "memory": memory,
-        "bytes": (settled(directory) - before) / count,
+        "bytes": (kept(directory) - before) / count,
         "durability": setting,
     }
 
@@ -115,7 +154,7 @@ def submit(directory: str, count: int, length: int, journal: str) -> dict[str, A
     """Enqueue workflows; this process takes none of them."""
     launched(directory, journal, queues=[])
     DBOS.register_queue("benchmark")
-    client = DBOSClient(system_database_url=f"sqlite:///{database(directory)}")
+    client = DBOSClient(system_database_url=url_of(directory))
     for _ in range(count):
         client.enqueue({"workflow_name": counted.__qualname__, "queue_name": "benchmark"}, length, count)
     return {}
@@ -126,8 +165,8 @@ def drain(directory: str, count: int, length: int, journal: str) -> dict[str, An
     began = time.perf_counter()
     setting = launched(directory, journal)
     assert all_finished.wait(3000)
-    db = sqlite3.connect(database(directory))
-    while db.execute("SELECT count(*) FROM workflow_status WHERE status = 'SUCCESS'").fetchone()[0] < count:
+    ended = succeeded(directory)
+    while ended() < count:
         pause(0.005)
     return {"rate": count / (time.perf_counter() - began), "durability": setting}
 
@@ -152,7 +191,38 @@ def resume(directory: str, count: int, journal: str) -> dict[str, Any]:
         pause(0.005)
     seconds = time.perf_counter() - began
     inside = marks["ended"] - marks["begun"]
-    return {"rate": count / seconds, "inside": count / inside, "memory": peak_memory(), "durability": setting}
+    return {
+        "rate": count / seconds,
+        "inside": count / inside,
+        "seconds": inside,
+        "memory": peak_memory(),
+        "durability": setting,
+    }
+
+
+def answer(directory: str, runs: int, events: int, journal: str, counted: bool = False) -> dict[str, Any]:
+    """Bring workflows to a wait, which holds a thread each; then give each a message, and see it wait again."""
+    setting = launched(directory, journal)
+    names = []
+    for _ in range(runs + FEW):
+        names.append(DBOS.start_workflow(asking, events - 2).workflow_id)
+        assert parked.get(timeout=300) == names[-1]
+
+    def told(name: str) -> float:
+        began = time.perf_counter()
+        DBOS.send(name, 1, "go")
+        assert parked.get(timeout=300) == name
+        return 1000 * (time.perf_counter() - began)
+
+    found: dict[str, float] = {}
+    if counted:
+        pause(LATE)
+        with counting(directory, database(directory), found, "commits"):
+            for name in names[:FEW]:
+                told(name)
+            pause(LATE)
+    spent = sum(told(name) for name in names[FEW:])
+    return {"ms": spent / runs, "durability": setting, **{name: number / FEW for name, number in found.items()}}
 
 
 def sample(directory: str, journal: str) -> dict[str, Any]:
@@ -160,15 +230,7 @@ def sample(directory: str, journal: str) -> dict[str, Any]:
     launched(directory, journal)
     for _ in range(3):
         steps(3)
-    few, found = 5, {}
-    for name, action in (("none", [0]), ("step", [few]), ("run", [3] * few)):
-        before = commits(database(directory))
-        for count in action:
-            steps(count)
-        after = commits(database(directory))
-        assert before[0] == after[0], "the log began anew meanwhile"
-        found[name] = after[1] - before[1]
-    return {"step": (found["step"] - found["none"]) / few, "run": found["run"] / few}
+    return dict(sampled(directory, database(directory), steps))
 
 
 def first() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import socket
 import sys
 import time
@@ -19,7 +20,7 @@ from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from durabletask.testing import in_memory_backend
 from tests.benchmarks.probes import peak_memory
 
-__all__ = ["drain", "first", "many", "one", "resume"]
+__all__ = ["answer", "drain", "first", "many", "one", "resume"]
 
 WARM = 10
 
@@ -57,6 +58,20 @@ def recorded(context: Any, count: int) -> Any:
     return count
 
 
+parked: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+
+def asking(context: Any, count: int) -> Any:
+    """Steps, and then one question after another; each turn passes all earlier ones again."""
+    for number in range(count):
+        yield context.call_activity(same, input=number)
+    answered = 0
+    while True:
+        parked.put(answered)
+        yield context.wait_for_external_event("go")
+        answered += 1
+
+
 class Hub:
     """Backend, worker and client in one process, as its tests are run."""
 
@@ -70,6 +85,7 @@ class Hub:
         self.worker.add_activity(same)
         self.worker.add_orchestrator(steps)
         self.worker.add_orchestrator(recorded)
+        self.worker.add_orchestrator(asking)
         self.client = client.TaskHubGrpcClient(host_address=f"127.0.0.1:{port}")
 
         for name in ("durabletask-worker", "durabletask-client"):
@@ -122,7 +138,31 @@ def resume(directory: str, count: int) -> dict[str, Any]:
     hub = Hub()
     hub.worker.start()
     hub.wait(hub.submit(count, recorded))
-    return {"rate": count / (marks["ended"] - marks["begun"]), "memory": peak_memory(), "durability": "none"}
+    seconds = marks["ended"] - marks["begun"]
+    return {"rate": count / seconds, "seconds": seconds, "memory": peak_memory(), "durability": "none"}
+
+
+def answer(directory: str, runs: int, events: int) -> dict[str, Any]:
+    """Bring orchestrations to a wait; then raise an event for each, until its function waits again."""
+    hub = Hub()
+    hub.worker.start()
+    names = []
+    for _ in range(runs):
+        names.append(hub.submit(events - 2, asking))
+        passed(0)
+    spent = 0.0
+    for name in names:
+        began = time.perf_counter()
+        hub.client.raise_orchestration_event(name, "go", data=1)
+        passed(1)
+        spent += time.perf_counter() - began
+    return {"ms": 1000 * spent / runs, "durability": "none"}
+
+
+def passed(answered: int) -> None:
+    """Wait until a function has come to the question after so many answers."""
+    while parked.get(timeout=300) < answered:
+        pass
 
 
 def first() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import sys
@@ -16,9 +17,10 @@ os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.func import entrypoint, task
 from langgraph.types import Command, interrupt
-from tests.benchmarks.probes import asked, commits, peak_memory, settled
+from tests.benchmarks.peers.counting import FEW, counting, sampled
+from tests.benchmarks.probes import asked, peak_memory, settled
 
-__all__ = ["first", "many", "one", "record", "resume", "sample"]
+__all__ = ["answer", "first", "many", "one", "record", "resume", "sample"]
 
 WARM = 10
 
@@ -33,7 +35,7 @@ def database(directory: str) -> str:
 
 
 class Graphs:
-    """The two workflows on one file."""
+    """The workflows on one file."""
 
     def __init__(self, directory: str) -> None:
         self.db = sqlite3.connect(database(directory), check_same_thread=False)
@@ -52,7 +54,15 @@ class Graphs:
             interrupt("go?")
             return count
 
-        self.steps, self.recorded = steps, recorded
+        @entrypoint(checkpointer=saver)
+        def asking(count: int) -> int:
+            for number in range(count):
+                same(number).result()
+            total = 0
+            while True:
+                total += interrupt("go?")
+
+        self.steps, self.recorded, self.asking = steps, recorded, asking
 
     def run(self, graph: Any, given: Any, thread: str) -> Any:
         return graph.invoke(given, {"configurable": {"thread_id": thread}}, durability="sync")
@@ -102,7 +112,7 @@ def resume(directory: str, count: int) -> dict[str, Any]:
     graphs = Graphs(directory)
     assert graphs.run(graphs.recorded, Command(resume=1), "recorded") == count
     seconds = time.perf_counter() - began
-    return {"rate": count / seconds, "memory": peak_memory(), "durability": graphs.durability()}
+    return {"rate": count / seconds, "seconds": seconds, "memory": peak_memory(), "durability": graphs.durability()}
 
 
 def sample(directory: str) -> dict[str, Any]:
@@ -110,15 +120,38 @@ def sample(directory: str) -> dict[str, Any]:
     graphs = Graphs(directory)
     for number in range(2):
         graphs.run(graphs.steps, 3, f"warm-{number}")
-    few, found = 5, {}
-    for name, action in (("none", [0]), ("step", [few]), ("run", [3] * few)):
-        before = commits(database(directory))
-        for number, count in enumerate(action):
-            graphs.run(graphs.steps, count, f"{name}-{number}")
-        after = commits(database(directory))
-        assert before[0] == after[0], "the log began anew meanwhile"
-        found[name] = after[1] - before[1]
-    return {"step": (found["step"] - found["none"]) / few, "run": found["run"] / few}
+    count = itertools.count()
+    return dict(sampled(directory, database(directory), lambda n: graphs.run(graphs.steps, n, f"run-{next(count)}")))
+
+
+def answer(directory: str, runs: int, events: int, counted: bool = False) -> dict[str, Any]:
+    """Bring runs to an interrupt; then go on with each to its next one, twice."""
+    graphs = Graphs(directory)
+    names = [f"asking-{number}" for number in range(runs + FEW + 1)]
+    for name in names:
+        graphs.run(graphs.asking, events - 2, name)
+    graphs.db.close()
+    graphs = Graphs(directory)  # which has run none of them
+
+    def told(name: str) -> float:
+        began = time.perf_counter()
+        assert "__interrupt__" in graphs.run(graphs.asking, Command(resume=1), name)
+        return 1000 * (time.perf_counter() - began)
+
+    found: dict[str, float] = {}
+    told(names.pop())  # a file is not opened before
+    if counted:
+        with counting(directory, database(directory), found, "commits"):
+            for name in names[:FEW]:
+                told(name)
+    first = [told(name) for name in names[FEW:]]
+    again = [told(name) for name in names[FEW:]]
+    return {
+        "first ms": sum(first) / runs,
+        "ms": sum(again) / runs,
+        "durability": graphs.durability(),
+        **{name: number / FEW for name, number in found.items()},
+    }
 
 
 def first() -> None:
