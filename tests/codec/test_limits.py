@@ -312,6 +312,7 @@ def test_the_limits_can_be_set() -> None:
 
 
 def test_a_mebibyte_and_a_hundred_levels_are_the_limits() -> None:
+    """Shows S20 (P7)."""
     codec = Codec()
     assert (1 << 20) == len(codec.encode("a" * ((1 << 20) - 2)))
     assert "$" == refusal("a" * ((1 << 20) - 1)).path

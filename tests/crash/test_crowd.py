@@ -28,7 +28,10 @@ SEEDS = (1, 2, 3, 4, 5)
 
 @pytest.mark.parametrize("store", ["jsonl", "sqlite"])
 def test_a_crowd_that_is_killed_loses_and_repeats_nothing(store: str) -> None:
-    """With as many seeds as it takes to see all states: which thread runs when, on a busy machine, nobody knows."""
+    """With as many seeds as it takes to see all states: which thread runs when, on a busy machine, nobody knows.
+
+    Shows S1 (P1).
+    """
     wanted = ["runs ended", "steps repeated after a kill", "recovered by a next process"]
     if store == "sqlite":
         wanted += [*GROUPS, "killed in a shared transaction"]

@@ -83,11 +83,13 @@ def fuzzed(seed: int, what: str, count: int, expected: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_damaged_line_is_refused_by_name_or_read_as_it_is(seed: int) -> None:
+    """Shows S9 (P1)."""
     fuzzed(seed, "line", LINES // len(SEEDS), OF_LINES)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_damaged_directory_loses_and_alters_nothing_in_silence(seed: int) -> None:
+    """Shows S9 (P1)."""
     fuzzed(seed, "file", FILES // len(SEEDS), OF_FILES)
 
 

@@ -46,6 +46,7 @@ def reached(report: dict[str, Any], *names: str) -> None:
 
 @pytest.mark.parametrize(("store", "parts", "part"), [("jsonl", 1, 0), *(("sqlite", 3, part) for part in range(3))])
 def test_a_death_at_any_operation_loses_and_repeats_nothing(store: str, parts: int, part: int) -> None:
+    """Shows S1 (P1)."""
     report = harness("--store", store, "--exhaustive", "--parts", parts, "--part", part)
     assert [] == report["violations"]
     file = {"jsonl": "jsonl", "sqlite": "db-wal"}[store]
@@ -57,6 +58,7 @@ def test_a_death_at_any_operation_loses_and_repeats_nothing(store: str, parts: i
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("store", ["jsonl", "sqlite"])
 def test_deaths_anywhere_lose_and_repeat_nothing(store: str, seed: int) -> None:
+    """Shows S2 (P2)."""
     report = harness("--store", store, "--count", 500, "--seed", seed)
     assert [] == report["violations"]
     assert report["counts"]["kills"] >= 500

@@ -38,6 +38,7 @@ def run(*args: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("store", ["jsonl", "sqlite", "redis"])
 def test_an_owner_of_yesterday_writes_nothing(store: str) -> None:
+    """Shows S4 (P4)."""
     count = 300 if store != "redis" else 120
     report = run("--store", store, "--count", str(count))
     counts = report["counts"]

@@ -14,6 +14,7 @@ FEW = 15
 @pytest.mark.parametrize("fs", SYSTEMS)
 @pytest.mark.parametrize("store", STORES)
 def test_what_was_acknowledged_or_read_survives_every_power_cut(store: str, fs: str) -> None:
+    """Shows S1 (P1)."""
     report = report_of("power_cuts", "--store", store, "--fs", fs, "--count", 25)
     assert [] == report["violations"]
     assert 25 == report["counts"]["cuts"]

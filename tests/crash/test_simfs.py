@@ -67,6 +67,7 @@ def test_a_synced_name_holds_what_was_synced(computer: Computer) -> None:
 
 
 def test_a_tail_that_was_not_synced_is_cut_anywhere_or_ends_in_nuls(computer: Computer) -> None:
+    """Shows S10 (P1)."""
     put("/simfs/d/f", b"a", synced=True)
     sync("/simfs/d")
     put("/simfs/d/f", b"bc")

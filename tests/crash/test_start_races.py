@@ -36,6 +36,7 @@ def run(*args: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("store", ["jsonl", "sqlite", "redis"])
 def test_one_of_eight_processes_wins(store: str) -> None:
+    """Shows S16 (P4, P5)."""
     starts = 200 if store != "redis" else 120
     report = run("--store", store, "--count", str(starts))
     counts = report["counts"]

@@ -37,6 +37,7 @@ def fault(name: str) -> tuple[Fault, ...]:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("store", STORES)
 def test_whichever_call_of_the_port_fails_the_run_comes_to_its_right_end(store: str, scenario: str) -> None:
+    """Shows S18 (P7)."""
     report = Report("store calls", store, "port", 0)
     sweep(report, SCENARIOS[scenario], FAULTS)
     assert [] == report.violations
@@ -56,6 +57,7 @@ def test_whichever_call_of_the_port_fails_the_run_comes_to_its_right_end(store: 
 def test_whichever_call_below_the_port_fails_the_run_comes_to_its_right_end(
     store: str, faults: tuple[Fault, ...], stride: int, scenario: str
 ) -> None:
+    """Shows S18 (P7)."""
     report = Report("store calls", store, "system", 0)
     sweep(report, SCENARIOS[scenario], faults, stride=stride)
     assert [] == report.violations

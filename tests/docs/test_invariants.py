@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
@@ -26,6 +27,17 @@ def test_every_test_that_shows_an_invariant_exists(invariant: Invariant) -> None
     for test in invariant.tests:
         path, _, name = test.partition("::")
         assert name in named_in(ROOT / path), f"{path} has no {name}"
+
+
+@pytest.mark.parametrize("invariant", INVARIANTS, ids=lambda one: one.id)
+def test_a_test_says_itself_what_it_shows(invariant: Invariant) -> None:
+    promises = [one.id for one in PROPERTIES if invariant.id in one.of]
+    for test in invariant.tests:
+        path, _, name = test.partition("::")
+        tree = ast.parse((ROOT / path).read_text("utf-8"))
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name]
+        said = re.findall(r"[SP]\d+", " ".join(ast.get_docstring(node) or "" for node in found))
+        assert {invariant.id, *promises} <= set(said), f"{test} does not say that it shows {invariant.id}"
 
 
 def test_the_simulation_watches_what_it_is_said_to_watch() -> None:

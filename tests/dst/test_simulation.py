@@ -66,7 +66,10 @@ SOMETIMES = (
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_whatever_happens_in_a_day_every_promise_is_kept(first: int) -> None:
-    """Twenty seeds break no promise, last a day and more, and meet every kind of fault."""
+    """Twenty seeds break no promise, last a day and more, and meet every kind of fault.
+
+    Shows S1, S2, S3, S4, S5, S6, S7, S9, S11, S12, S14, S15, S16, S17, S18, S19 (P1, P2, P3, P4, P5, P6, P7).
+    """
     met: Counter[str] = Counter()
     for seed in range(first, first + CHUNK):
         result = simulate_seed(seed)
@@ -79,6 +82,7 @@ def test_whatever_happens_in_a_day_every_promise_is_kept(first: int) -> None:
 @pytest.mark.parametrize("store", FILES)
 @pytest.mark.parametrize("seed", range(SEEDS, SEEDS + 6))
 def test_stores_in_files_keep_every_promise_too(store: str, seed: int, tmp_path: Path) -> None:
+    """Shows S1 (P1)."""
     result = simulate_seed(seed, lambda clock: open_store(FILES[store].format(tmp_path), clock=clock))
     assert [] == result.findings
 

@@ -108,6 +108,7 @@ def test_a_wrong_later_yield_blocks_the_run_until_the_code_changes(bench: Any) -
 
 
 def test_changed_code_blocks_the_run_and_says_what_differs(bench: Any) -> None:
+    """Shows S8 (P3)."""
     tally = Tally()
 
     @workflow(name="w")

@@ -238,6 +238,8 @@ def test_a_cycle_is_refused_before_the_child_starts_unless_it_is_meant(bench: An
 
 
 def test_children_can_be_nested_so_deep_and_no_deeper(memory: Any) -> None:
+    """Shows S20 (P7)."""
+
     @workflow(recursive=True)
     def deep(n: int) -> Flow[int]:
         if n == 0:
@@ -342,6 +344,7 @@ def test_a_worker_drives_parents_and_children(disk: Any) -> None:
 
 
 def test_whatever_dies_between_parent_and_child_there_is_one_child_one_result_and_one_delivery(bench: Any) -> None:
+    """Shows S14 (P5)."""
     tally = Tally()
 
     @workflow
@@ -377,6 +380,8 @@ def test_whatever_dies_between_parent_and_child_there_is_one_child_one_result_an
 
 
 def test_whatever_dies_while_a_cancel_is_passed_on_it_reaches_the_child(bench: Any) -> None:
+    """Shows S14 (P5)."""
+
     @workflow
     def parent(number: int) -> Flow[str]:
         try:

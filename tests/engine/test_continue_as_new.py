@@ -98,6 +98,7 @@ def test_signals_that_came_early_are_carried_over_and_ids_count_once(bench: Any)
 
 
 def test_a_thousand_signals_at_random_instants_keep_count_and_order(bench: Any) -> None:
+    """Shows S11 (P5)."""
     count = 1000
 
     @workflow
@@ -252,6 +253,7 @@ def test_whatever_dies_at_a_turn_it_is_taken_once(bench: Any) -> None:
 def test_a_history_that_is_too_long_is_refused_before_anything_is_performed(
     bench: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Shows S20 (P7)."""
     tally, heard = Tally(), []  # type: ignore[var-annotated]
 
     @workflow

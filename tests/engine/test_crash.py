@@ -139,6 +139,7 @@ ALL = {"one", "left1", "left2", "right1", "right2", "two"}
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_next_process_repeats_no_recorded_step(disk: Any, killed: Any, run: Any, effects: Any, place: str) -> None:
+    """Shows S2 (P2)."""
     killed(DRIVE, "plain", place)
     recorded = {event.step_id for event in disk.engine().history("r") if event.kind == "step"}
     before = effects() if (place, recorded) != ("before one", set()) else Counter[str]()
@@ -155,6 +156,7 @@ def test_the_next_process_repeats_no_recorded_step(disk: Any, killed: Any, run: 
 
 
 def test_what_was_drawn_before_the_crash_is_kept(disk: Any, killed: Any, run: Any) -> None:
+    """Shows S3 (P2)."""
     killed(DRIVE, "plain", "in left1")
     kinds = {event.kind: event for event in disk.engine().history("r")}
     result = run(DRIVE, "plain")
@@ -188,6 +190,7 @@ def test_a_step_that_may_run_once_only_keeps_its_recorded_result(killed: Any, ru
 def test_a_signal_counts_once_whenever_the_process_dies(
     disk: Any, killed: Any, run: Any, effects: Any, place: str
 ) -> None:
+    """Shows S11 (P5)."""
     killed(DRIVE, "wait", place)
     result = run(DRIVE, "wait")
     assert ("went", "two") == (result[-2], result[-1])

@@ -195,6 +195,7 @@ def test_a_clock_drives_months_in_no_time(bench: Any) -> None:
 
 
 def test_a_clock_that_jumps_back_fires_nothing_early(bench: Any) -> None:
+    """Shows S12 (P6)."""
     clock = HandClock()
     engine = bench.engine(nap, clock=clock)
     due = engine.start(nap, 60.0, run_id="r").due
@@ -212,6 +213,7 @@ def test_a_sleeping_run_can_be_found_and_asked(bench: Any) -> None:
 
 
 def test_the_due_instant_survives_the_process(disk: Any) -> None:
+    """Shows S12 (P6)."""
     clock, tally = HandClock(), Tally()
 
     @workflow
@@ -229,6 +231,7 @@ def test_the_due_instant_survives_the_process(disk: Any) -> None:
 
 
 def test_a_run_that_is_woken_in_two_engines_wakes_once(bench: Any) -> None:
+    """Shows S12 (P6)."""
     clock, tally = HandClock(), Tally()
     together = threading.Barrier(2)
 

@@ -80,6 +80,7 @@ def test_a_live_lease_is_never_stolen(bench: Any) -> None:
 
 
 def test_a_stale_owner_is_told_and_writes_nothing(bench: Any) -> None:
+    """Shows S4 (P4)."""
     clock, tally = ManualClock(), Tally()
     taken_over: list[Any] = []
 
@@ -339,6 +340,7 @@ def test_a_write_that_went_wrong_is_repeated_and_no_step_is(bench: Any, how: str
 
 @pytest.mark.parametrize("how", ["not applied", "unknown, not written"])
 def test_a_store_that_stays_away_ends_the_session_and_not_the_run(bench: Any, how: str) -> None:
+    """Shows S18 (P7)."""
     tally = Tally()
     w = counted(tally)
     error = StoreUnavailableError if how == "not applied" else StoreError

@@ -116,6 +116,7 @@ def test_the_decorator_sets_the_policy_of_a_function(memory: Any) -> None:
 
 
 def test_delays_grow_up_to_the_cap(memory: Any) -> None:
+    """Shows S15 (P2, P6)."""
     flaky, clock = Flaky(5), VirtualClock()
     policy = RetryPolicy(6, initial=1, factor=3, cap=10, jitter=0)
     engine = memory.engine(clock=clock, park_after=3600)
@@ -238,6 +239,7 @@ def test_a_short_delay_keeps_the_thread(bench: Any) -> None:
 
 
 def test_the_count_of_attempts_survives_the_session(bench: Any) -> None:
+    """Shows S15 (P2, P6)."""
     flaky, clock, numbers = Flaky(99), HandClock(), list[int]()
 
     def numbered() -> int:
@@ -258,6 +260,7 @@ def test_the_count_of_attempts_survives_the_session(bench: Any) -> None:
 
 
 def test_an_idempotency_key_is_the_same_for_every_attempt_and_session(bench: Any) -> None:
+    """Shows S3 (P2)."""
     clock = HandClock()
     keys: dict[str, list[str]] = {}
 

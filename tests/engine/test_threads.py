@@ -19,6 +19,7 @@ THREADS = 8
 
 @pytest.mark.parametrize("engines", [1, 2])
 def test_of_threads_that_start_one_run_one_drives_it(bench: Any, engines: int) -> None:
+    """Shows S16 (P4, P5)."""
     tally = Tally()
     together = threading.Barrier(THREADS)
 

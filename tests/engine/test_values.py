@@ -91,6 +91,8 @@ def test_what_cannot_be_copied_is_handed_over_as_it_is(memory: Any) -> None:
 
 
 def test_a_value_enters_the_workflow_as_it_is_read_back(bench: Any) -> None:
+    """Shows S7 (P3)."""
+
     def typed() -> Point:
         return Point((1, 2))
 

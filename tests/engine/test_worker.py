@@ -250,6 +250,8 @@ def test_a_submitted_run_wakes_it_at_once(bench: Any) -> None:
 
 
 def test_what_nobody_tells_of_is_found_by_looking(bench: Any) -> None:
+    """Shows S17 (P7)."""
+
     class Deaf(Whole):
         def on_due(self, wake: Callable[[], None]) -> Callable[[], None]:
             return lambda: None
@@ -754,6 +756,7 @@ def poisoned(bench: Any, kind: str, position: int, run_ids: list[str]) -> tuple[
 def test_a_poison_at_any_place_of_a_batch_is_marked_and_the_others_are_driven(
     memory: Any, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Shows S17 (P7)."""
     caplog.set_level(logging.CRITICAL)
     for position in range(BATCH):
         check_poison(memory, kind, position, 1 + position % 4)

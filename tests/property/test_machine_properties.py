@@ -61,7 +61,10 @@ def drive(seed: int, picks: list[int]) -> Replay[Any]:
 @given(seeds, choices)
 @settings(max_examples=200, deadline=None)
 def test_any_prefix_of_any_history_folds_to_one_state(seed: int, picks: list[int]) -> None:
-    """The fold is a function of the events: fed at once or one by one, now or later, it comes to the same."""
+    """The fold is a function of the events: fed at once or one by one, now or later, it comes to the same.
+
+    Shows S6 (P3).
+    """
     run = drive(seed, picks)
     codec = Codec()
     grown = fold(codec, run.events[:1])

@@ -158,6 +158,7 @@ def test_other_line_ends_are_data(store: JsonlStore) -> None:
     ],
 )
 def test_a_torn_tail_is_moved_aside(path: Path, journal: Path, torn: bytes) -> None:
+    """Shows S9 (P1)."""
     whole = journal.read_bytes()
     journal.write_bytes(whole + torn)
     store = JsonlStore(path)
@@ -171,6 +172,7 @@ def test_a_torn_tail_is_moved_aside(path: Path, journal: Path, torn: bytes) -> N
 
 
 def test_a_record_that_lacks_its_newline_is_kept(path: Path, journal: Path) -> None:
+    """Shows S10 (P1)."""
     whole = journal.read_bytes()
     journal.write_bytes(whole + NEXT)
     store = JsonlStore(path)

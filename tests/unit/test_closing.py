@@ -85,7 +85,7 @@ def test_plain_code_round_every_kind_of_yield_runs(kind: str) -> None:
 @pytest.mark.parametrize("kind", YIELDS)
 @pytest.mark.parametrize("cleanup", [*YIELDS, "emit", "set state"])
 def test_a_command_that_is_yielded_while_closing_is_never_performed(kind: str, cleanup: str) -> None:
-    """It is neither issued nor answered; the code behind it does not run."""
+    """It is neither issued nor answered; the code behind it does not run. Shows S19 (P3)."""
     log: list[str] = []
     clean = {**YIELDS, "emit": lambda: Emit(1), "set state": lambda: SetState(a=1)}[cleanup]
 
@@ -374,7 +374,7 @@ def test_closing_a_run_that_has_ended_does_nothing() -> None:
 
 
 def test_finally_runs_for_good_when_the_run_really_passes_there() -> None:
-    """Not each time it is parked: the release is performed once, after the step."""
+    """Not each time it is parked: the release is performed once, after the step. Shows S19 (P3)."""
 
     @workflow
     def locking() -> Flow[str]:

@@ -163,6 +163,7 @@ def test_a_renamed_signal_diverges() -> None:
     ],
 )
 def test_a_change_of_the_steps_is_found_where_it_shows(form: str, code: str, seq: int) -> None:
+    """Shows S8 (P3)."""
     with pytest.raises(DivergenceError) as caught:
         fold(named(*code), *recorded(*"abc"))
     assert seq == caught.value.seq, form
@@ -217,6 +218,7 @@ EVENTS = [
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
 def test_nothing_comes_after_the_event_that_closed_the_run(event: e.EventBase) -> None:
+    """Shows S5 (P1)."""
     run = fold(named("a"), did("0", "a"), closed("complete"))
     with pytest.raises(DivergenceError, match="the history goes on after the event that closed the run"):
         run.machine.feed(event)
@@ -295,6 +297,7 @@ def test_the_order_of_branches_in_time_is_no_divergence() -> None:
 
 
 def test_it_says_where_what_was_recorded_what_is_yielded_and_what_to_do() -> None:
+    """Shows S8 (P3)."""
     found = refused(fold(named("greet")), did("0", "hello"))
     text = str(found)
     assert text.startswith(

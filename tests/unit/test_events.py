@@ -109,6 +109,7 @@ def line_of(event: e.EventBase, **how: Any) -> bytes:
 
 @pytest.mark.parametrize("event", FULL, ids=lambda event: event.kind)
 def test_every_event_comes_back_from_its_line(event: e.EventBase) -> None:
+    """Shows S6 (P3)."""
     found = read_event(line_of(event))
     assert (3, 7) == (found.session, found.offset)
     assert event == msgspec.structs.replace(found, session=0, offset=0)

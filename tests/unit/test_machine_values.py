@@ -71,7 +71,7 @@ VALUES: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize(("annotation", "value"), VALUES, ids=[str(annotation) for annotation, _ in VALUES])
 def test_a_value_comes_back_as_its_type_live_and_on_replay(annotation: Any, value: Any) -> None:
-    """From a step, from a signal and as an input."""
+    """From a step, from a signal and as an input. Shows S7 (P3)."""
     seen: list[Any] = []
 
     @workflow

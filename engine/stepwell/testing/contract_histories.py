@@ -165,7 +165,7 @@ class Histories(Bench):
         assert self.own(store, old, 2) == Fenced(new.fence)
 
     def test_a_batch_is_gapless(self, store: Store) -> None:
-        """Five hundred records land together, numbered from where they should."""
+        """Five hundred records land together, numbered from where they should. Shows S5 (P1)."""
         lease = self.create(store)
         batch = [a_record(i) for i in range(500)]
         assert store.append("r", 0, 1, batch, attempt_id="a", fence=lease.fence) == Committed(1, 0)
