@@ -7,6 +7,7 @@ What outside writers and new incarnations need is decided here, in a transaction
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -57,7 +58,6 @@ from .rules import (
     check_run_id,
     micros,
 )
-from .sqlite_rows import texts_of
 
 __all__ = ["PostgresStore", "joined"]
 
@@ -344,17 +344,13 @@ class PostgresStore(PostgresUpkeep):
     ) -> list[Lease]:
         """Take the leases of runs that are due; see the port."""
         check_lease(LeaseRequest(owner, ttl))
-        known = frozenset(fingerprints)
+        known = [json.dumps(fingerprint) for fingerprint in fingerprints]
         if limit < 1:
             self._connections.check_open()
             return []
 
         def work(session: Session) -> list[tuple[Any, ...]]:
-            kinds: list[str] = []
-            if known:
-                rows = session.run(self._sql.kinds, self._now()).fetchall()
-                kinds = [kind for (kind,) in rows if known.isdisjoint(texts_of(kind))]
-            values = {"now": now, "limit": limit, "kinds": kinds, "owner": owner, "ttl": micros(ttl), **self._now()}
+            values = {"now": now, "limit": limit, "known": known, "owner": owner, "ttl": micros(ttl), **self._now()}
             return session.run(self._sql.claim_due, values).fetchall()
 
         rows = sorted(self._connections.write(work))

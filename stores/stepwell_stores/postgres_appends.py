@@ -7,6 +7,7 @@ written by itself, so that one that is refused keeps none of the others from bei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from struct import Struct
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ from .postgres_session import Session
 
 __all__ = ["Append", "AppendGroup", "Appender"]
 
+_BYTEA = 17  # the number of the type
+_ARRAY, _PAIR, _LENGTH = Struct("!iiI"), Struct("!ii"), Struct("!i")
 _NOTHING = dict.fromkeys(head_values(Head("pending", "", "", 0, 0)))
 
 
@@ -97,7 +100,9 @@ class Appender:
     def moved(self, session: Session, one: Append) -> bool:
         """Move a run on, if it is where its owner says."""
         if len(one.lines) == 1 and one.head is None and one.then == "open" and not one.release:
-            return session.run(self.sql.append_one, (*one.at, one.lines[0])).rowcount == 1
+            run_id, incarnation, fence, seq = one.at
+            values = (run_id.encode(), b"%d" % incarnation, b"%d" % fence, b"%d" % seq, one.lines[0])
+            return session.quick(self.sql.append_one, values).command_tuples == 1
         return bool(self.many(session, [one]))
 
     def many(self, session: Session, appends: Sequence[Append]) -> set[int]:
@@ -109,8 +114,10 @@ class Appender:
             numbers += [i] * len(one.lines)
             places += range(len(one.lines))
             bodies += one.lines
-        asked = msgspec.json.encode([one.asked() for one in appends]).decode()
-        return {int(i) - 1 for (i,) in session.run(self.sql.append_many, (asked, numbers, places, bodies)).fetchall()}
+        asked = msgspec.json.encode([one.asked() for one in appends])
+        arrays = (_integers(numbers), _integers(places), _bodies(bodies))
+        found = session.quick(self.sql.append_many, (asked, *arrays))
+        return {int.from_bytes(found.get_value(row, 0) or b"") - 1 for row in range(found.ntuples)}
 
     def refusal(self, session: Session, one: Append) -> AppendOutcome:
         """Say why an append hit no row."""
@@ -130,6 +137,21 @@ class Appender:
         run_id, incarnation, _, seq = one.at
         there = session.run(self.sql.bodies, (run_id, incarnation, seq, seq + len(one.lines)))
         return [body for (body,) in there] == one.lines
+
+
+def _integers(numbers: Sequence[int]) -> bytes:
+    """An array of integers, as text."""
+    return b"{%b}" % ",".join(map(str, numbers)).encode()
+
+
+def _bodies(bodies: Sequence[bytes]) -> bytes:
+    """An array of bytea, in binary: dimensions, whether there are NULLs, the type, length and lower bound."""
+    if not bodies:
+        return _ARRAY.pack(0, 0, _BYTEA)
+    parts = [_ARRAY.pack(1, 0, _BYTEA), _PAIR.pack(len(bodies), 1)]
+    for body in bodies:
+        parts += (_LENGTH.pack(len(body)), body)
+    return b"".join(parts)
 
 
 class AppendGroup(GroupCommit[Session], ForkAware):

@@ -25,19 +25,19 @@ Phase: TypeAlias = Literal["reading", "writing", "committing"]
 class NotWrittenError(StoreUnavailableError):
     """A transaction ended without a write, for certain."""
 
-    code = "DATABASE_NOT_WRITTEN"
+    code = "POSTGRES_NOT_WRITTEN"
 
 
 class LostError(NotWrittenError):
     """The connection was lost, and nothing had been written on it."""
 
-    code = "DATABASE_LOST"
+    code = "POSTGRES_LOST"
 
 
 class AmbiguousError(StoreError):
     """The connection was lost when a transaction may have been committed."""
 
-    code = "DATABASE_AMBIGUOUS"
+    code = "POSTGRES_AMBIGUOUS"
 
 
 _AGAIN = ("08", "40", "53", "55", "57", "58")
@@ -95,6 +95,8 @@ def judged(place: str, error: BaseException, phase: Phase, lost: bool) -> Stepwe
         if phase == "reading":
             return LostError(f"{text}; try again")
         return AmbiguousError(f"the connection was lost at the commit: {text}")
+    if code == "26000":
+        return NotWrittenError(f"{text}; try again")
     if code == "53100":
         return NotWrittenError(f"{place}: the server's disk is full ({_said(error)}); make room, and it goes on")
     if code[:2] in _AGAIN:

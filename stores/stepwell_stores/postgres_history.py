@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stepwell.errors import CorruptHistoryError, NotFoundError
 from stepwell.store import Tail, verify_lines
 
@@ -49,20 +51,22 @@ def read(
     """
     start = min(max(from_seq, 0), _END)
     stop = _END if limit is None else min(_END, start + max(limit, 0))
-    values = {"run": run_id, "incarnation": incarnation, "start": start, "stop": stop}
-    lines: list[bytes] = [body for (body,) in session.run(sql.read, values).fetchall()]
+    number = None if incarnation is None else b"%d" % incarnation
+    there = session.quick(sql.read, (run_id.encode(), number, b"%d" % start, b"%d" % stop))
+    get: Any = there.get_value  # no body is NULL
+    lines: list[bytes] = [get(row, 0) for row in range(there.ntuples)]
     if not lines:
         return None
     newest, end, closed, *counted = map(int, lines.pop(0).split())
-    number = newest if incarnation is None else incarnation
-    if not 0 <= number <= newest:
+    which = newest if incarnation is None else incarnation
+    if not 0 <= which <= newest:
         return None
     if counted:
         end = counted[0]
     start = min(start, end)
     stop = min(stop, end)
-    checked(session, sql, table_of(place, run_id, number), (run_id, number, start, stop), lines)
-    return Tail(number, start, lines, bool(closed) or number < newest, stop < end, checked=True)
+    checked(session, sql, table_of(place, run_id, which), (run_id, which, start, stop), lines)
+    return Tail(which, start, lines, bool(closed) or which < newest, stop < end, checked=True)
 
 
 def table_of(place: str, run_id: str, number: int) -> str:

@@ -15,7 +15,7 @@ from stepwell.errors import CorruptHistoryError
 from stepwell.store import Head, HeadFilter, RunHead
 
 from .postgres_schema import SCHEMA_VERSION
-from .postgres_session import DURABLY, LOCK_SECONDS
+from .postgres_session import DURABLY, LOCK_SECONDS, Quick
 from .rules import Position, blocked_from, blocked_json, status_from, waiting_from, waiting_json
 
 __all__ = ["HEAD", "Row", "Statements", "head_values", "key_of"]
@@ -152,23 +152,26 @@ class Statements:
         self.table, self.now = t, now
         self.live = f"coalesce(NOT r.closed AND r.lease_until > {now}, false)"
         self.columns = f"{_COLUMNS}, {self.live}"
-        self._make_appends(t, settings)
-        self._make_runs(t, settings, until)
-        self._make_leases(t, settings, now, until)
-        self._make_rest(t, settings)
+        self._appends(settings)
+        self._runs(settings, until)
+        self._leases(settings, until)
+        self._ends(settings)
+        self._reading()
 
-    def _make_appends(self, t: str, settings: str) -> None:
-        self.append_one = f"""WITH {settings}, moved AS (
+    def _appends(self, settings: str) -> None:
+        """Of owners."""
+        t = self.table
+        append_one = f"""WITH {settings}, moved AS (
             UPDATE {t}runs AS r SET next_seq = r.next_seq + 1 FROM settings
-            WHERE r.run_id = %s AND r.incarnation = %s AND r.fence = %s AND r.next_seq = %s AND NOT r.closed
+            WHERE r.run_id = $1 AND r.incarnation = $2 AND r.fence = $3 AND r.next_seq = $4 AND NOT r.closed
             RETURNING r.run_id, r.incarnation, r.next_seq - 1)
-            INSERT INTO {t}events SELECT moved.*, %s::bytea FROM moved"""
+            INSERT INTO {t}events SELECT moved.*, $5::bytea FROM moved"""
         sets = ", ".join(f"{n} = CASE WHEN a.sets THEN a.{n} ELSE r.{n} END" for n in HEAD)
         frees = ", ".join(
             f"{n} = CASE WHEN NOT a.frees THEN r.{n} END" for n in ("owner", "lease_until", "lease_token")
         )
-        self.append_many = f"""WITH {settings}, asked AS MATERIALIZED (
-                SELECT a.* FROM ROWS FROM (json_to_recordset(%s::json) AS ({_APPENDS}))
+        append_many = f"""WITH {settings}, asked AS MATERIALIZED (
+                SELECT a.* FROM ROWS FROM (json_to_recordset($1::json) AS ({_APPENDS}))
                 WITH ORDINALITY AS a ({_names(_APPENDS)}, i)),
             moved AS (UPDATE {t}runs AS r SET next_seq = a.seq + a.n, closed = a.closed, {sets}, {frees}
                 FROM asked AS a, settings
@@ -176,10 +179,14 @@ class Statements:
                 AND r.next_seq = a.seq AND NOT r.closed
                 RETURNING a.i, a.run, a.incarnation, a.seq),
             put AS (INSERT INTO {t}events SELECT m.run, m.incarnation, m.seq + b.at, b.body
-                FROM unnest(%b::integer[], %b::integer[], %b::bytea[]) AS b (i, at, body) JOIN moved AS m ON m.i = b.i)
+                FROM unnest($2::integer[], $3::integer[], $4::bytea[]) AS b (i, at, body) JOIN moved AS m ON m.i = b.i)
             SELECT i FROM moved"""
+        self.append_one = Quick.of(append_one, "ttttb")
+        self.append_many = Quick.of(append_many, "tttb")
 
-    def _make_runs(self, t: str, settings: str, until: str) -> None:
+    def _runs(self, settings: str, until: str) -> None:
+        """That make and move runs, in a transaction."""
+        t = self.table
         names = ", ".join(HEAD)
         values = ", ".join(f"%({name})s::{_TYPES.get(name, 'text')}" for name in HEAD)
         bodies = "unnest(%(bodies)b::bytea[]) WITH ORDINALITY AS b (body, i)"
@@ -207,7 +214,9 @@ class Statements:
         self.reopen = f"""WITH {put} UPDATE {t}runs SET incarnation = %(incarnation)s, next_seq = %(n)s::integer,
             fence = %(fence)s, closed = false, {_FREE}, {_SETS} WHERE run_id = %(run)s"""
 
-    def _make_leases(self, t: str, settings: str, now: str, until: str) -> None:
+    def _leases(self, settings: str, until: str) -> None:
+        """That take and give up leases."""
+        t, now = self.table, self.now
         self.grant = f"""UPDATE {t}runs SET fence = %(fence)s, owner = %(owner)s, lease_until = {until},
             lease_token = %(token)s WHERE run_id = %(run)s RETURNING lease_until"""
         self.claim = f"""WITH {settings} UPDATE {t}runs r SET fence = r.fence + 1, owner = %(owner)s,
@@ -219,19 +228,14 @@ class Statements:
             RETURNING r.incarnation, r.next_seq, r.lease_until"""
         self.release = f"""WITH {settings} UPDATE {t}runs r SET {_FREE} FROM settings
             WHERE r.run_id = %(run)s AND r.fence = %(fence)s AND r.lease_until IS NOT NULL"""
-        self.kinds = f"""WITH RECURSIVE kinds (kind) AS (
-                (SELECT blocked_by FROM {t}runs WHERE blocked_by IS NOT NULL AND {_BLOCKED} ORDER BY blocked_by LIMIT 1)
-                UNION ALL
-                SELECT (SELECT blocked_by FROM {t}runs WHERE {_BLOCKED} AND blocked_by > kind ORDER BY blocked_by
-                    LIMIT 1) FROM kinds WHERE kind IS NOT NULL
-            ) SELECT kind FROM kinds WHERE kind IS NOT NULL
-            UNION SELECT DISTINCT blocked_by FROM {t}runs WHERE lease_until <= {now} AND blocked_by IS NOT NULL"""
         self.claim_due = self._claim_due(t, settings, now, until)
         self.next_due = f"""SELECT least(
             (SELECT min(r.due) FROM {t}runs r WHERE {_DUE}),
             (SELECT min(least(lease_until, due)) FROM {t}runs WHERE lease_until <= {now} AND blocked_by IS NULL))"""
 
-    def _make_rest(self, t: str, settings: str) -> None:
+    def _ends(self, settings: str) -> None:
+        """That remove runs, and what stays of them."""
+        t = self.table
         self.delete = f"""WITH {settings}, gone AS (DELETE FROM {t}runs r USING settings
                 WHERE r.run_id = %(run)s AND r.closed AND r.incarnation = %(incarnation)s
                 AND (%(fence)s::bigint IS NULL OR r.fence = %(fence)s::bigint)
@@ -246,25 +250,40 @@ class Statements:
             SELECT 1 FROM gone"""
         self.created = f"""SELECT created FROM {t}runs WHERE run_id = %(run)s
             UNION ALL SELECT created FROM {t}deleted WHERE run_id = %(run)s LIMIT 1"""
+
+    def _reading(self) -> None:
+        """That read records."""
+        t = self.table
         self.tail = f"SELECT next_seq FROM {t}runs WHERE run_id = %s"
         of = f"FROM {t}events WHERE run_id = %s AND incarnation = %s AND seq >= %s AND seq < %s ORDER BY seq"
         self.bodies, self.numbers = f"SELECT body {of}", f"SELECT seq {of}"
-        self.read = self._read(t)
+        self.read = Quick.of(self._read(t), "tttt")
 
     @staticmethod
     def _claim_due(t: str, settings: str, now: str, until: str) -> str:
         lock = "LIMIT %(limit)s FOR UPDATE SKIP LOCKED"
-        return f"""WITH {settings}, free AS MATERIALIZED (
+        # whether none of the fingerprints, each as its JSON literal, is among those that a run is blocked by
+        fits = """cardinality(%(known)s::text[]) > 0
+            AND NOT EXISTS (SELECT FROM unnest(%(known)s::text[]) AS k (text) WHERE strpos({}, k.text) > 0)"""
+        return f"""WITH RECURSIVE {settings},
+            -- the different values of blocked_by, each found by one step in the index from the one before
+            kinds (kind) AS (
+                (SELECT blocked_by FROM {t}runs WHERE {_BLOCKED} ORDER BY blocked_by LIMIT 1)
+                UNION ALL
+                SELECT (SELECT blocked_by FROM {t}runs WHERE {_BLOCKED} AND blocked_by > kind
+                    ORDER BY blocked_by LIMIT 1) FROM kinds WHERE kind IS NOT NULL),
+            free AS MATERIALIZED (
                 SELECT r.run_id, r.due AS since FROM {t}runs r WHERE {_DUE} AND r.due <= %(now)s
                 ORDER BY r.due, r.run_id {lock}),
             lapsed AS MATERIALIZED (
                 SELECT run_id, least(lease_until, due) AS since FROM {t}runs
-                WHERE lease_until <= {now} AND (blocked_by IS NULL OR blocked_by = ANY(%(kinds)s::text[]))
+                WHERE lease_until <= {now} AND (blocked_by IS NULL OR ({fits.format("blocked_by")}))
                 ORDER BY lease_until, run_id {lock}),
             blocked AS MATERIALIZED (
-                SELECT b.run_id, b.since FROM unnest(%(kinds)s::text[]) AS k (kind) CROSS JOIN LATERAL (
-                    SELECT run_id, due AS since FROM {t}runs WHERE {_BLOCKED} AND blocked_by = k.kind
-                    AND due <= %(now)s ORDER BY due, run_id {lock}) AS b),
+                SELECT b.run_id, b.since FROM kinds CROSS JOIN LATERAL (
+                    SELECT run_id, due AS since FROM {t}runs WHERE {_BLOCKED} AND blocked_by = kinds.kind
+                    AND due <= %(now)s ORDER BY due, run_id {lock}) AS b
+                WHERE {fits.format("kinds.kind")}),
             chosen AS MATERIALIZED (SELECT * FROM (
                     SELECT * FROM free UNION ALL SELECT * FROM lapsed UNION ALL SELECT * FROM blocked) AS found
                 ORDER BY since, run_id LIMIT %(limit)s)
@@ -275,15 +294,15 @@ class Statements:
     @staticmethod
     def _read(t: str) -> str:
         """The run's position as text, then the records; all of one snapshot."""
-        number = f"coalesce(%(incarnation)s::integer, (SELECT incarnation FROM {t}runs WHERE run_id = %(run)s))"
+        number = f"coalesce($2::integer, (SELECT incarnation FROM {t}runs WHERE run_id = $1))"
         return f"""SELECT body FROM (
                 (SELECT -1 AS seq, convert_to(concat_ws(' ', r.incarnation, r.next_seq, r.closed::integer,
-                        CASE WHEN %(incarnation)s::integer < r.incarnation THEN (SELECT count(*) FROM {t}events e
-                            WHERE e.run_id = r.run_id AND e.incarnation = %(incarnation)s::integer) END),
-                    'UTF8') AS body FROM {t}runs r WHERE r.run_id = %(run)s)
+                        CASE WHEN $2::integer < r.incarnation THEN (SELECT count(*) FROM {t}events e
+                            WHERE e.run_id = r.run_id AND e.incarnation = $2::integer) END),
+                    'UTF8') AS body FROM {t}runs r WHERE r.run_id = $1)
                 UNION ALL
-                (SELECT seq, body FROM {t}events WHERE run_id = %(run)s AND incarnation = {number}
-                    AND seq >= %(start)s::integer AND seq < %(stop)s::integer ORDER BY seq)
+                (SELECT seq, body FROM {t}events WHERE run_id = $1 AND incarnation = {number}
+                    AND seq >= $3::integer AND seq < $4::integer ORDER BY seq)
             ) AS records ORDER BY seq"""
 
     def page(self, where: HeadFilter, after: tuple[int, str] | None, limit: int) -> tuple[str, dict[str, Any]]:

@@ -7,14 +7,18 @@ from __future__ import annotations
 import contextlib
 import select
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
-from psycopg.pq import Format, TransactionStatus
+from attrs import frozen
+from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
+from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
 from .postgres_address import psycopg
 
-__all__ = ["DURABLY", "Cursor", "Session"]
+__all__ = ["DURABLY", "Cursor", "Quick", "Session"]
 
 Cursor: TypeAlias = psycopg.Cursor[tuple[Any, ...]]
 
@@ -31,6 +35,30 @@ _BEGIN = f"""BEGIN ISOLATION LEVEL {{1}}; SELECT {DURABLY},
     (SELECT version FROM "{{0}}".stepwell_schema)"""
 
 
+_DONE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+_kept: WeakKeyDictionary[Any, set[bytes]] = WeakKeyDictionary()
+
+
+def _known_of(raw: Any) -> set[bytes]:
+    """The statements that a pool's connection knows already."""
+    return _kept.setdefault(raw, set())
+
+
+@frozen
+class Quick:
+    """A statement for `Session.quick`: the name under which the server keeps it, its text, and how values come."""
+
+    name: bytes
+    text: bytes
+    formats: tuple[Format, ...]
+
+    @classmethod
+    def of(cls, text: str, formats: str) -> Quick:
+        """Make one; `formats` has a letter for each value, b for those in binary."""
+        name = f"stepwell_{sha256(text.encode()).hexdigest()[:32]}"
+        return cls(name.encode(), text.encode(), tuple(Format(letter == "b") for letter in formats))
+
+
 class Session:
     """A connection that one thread uses at a time. Each statement is a transaction, unless one was begun.
 
@@ -39,12 +67,13 @@ class Session:
         borrowed: it belongs to a pool of the program's, which gets it back as it was.
     """
 
-    __slots__ = ("_autocommit", "_poll", "prepare", "raw", "spoiled")
+    __slots__ = ("_autocommit", "_known", "_poll", "prepare", "raw", "spoiled")
 
     def __init__(self, raw: psycopg.Connection[Any], *, prepare: bool | None, borrowed: bool = False) -> None:
         self.raw, self.prepare = raw, prepare
         self._autocommit = True
         self._poll: Any = None
+        self._known: set[bytes] = _known_of(raw) if borrowed else set()
         self.spoiled = False  # it has something that must not meet the next who uses it
         if borrowed:
             if not self.at_rest:
@@ -60,6 +89,32 @@ class Session:
         cursor = psycopg.Cursor(self.raw, row_factory=tuple_row)
         cursor.format = Format.BINARY
         return cursor.execute(statement, values, prepare=self.prepare if prepare is None else prepare)
+
+    def quick(self, statement: Quick, values: Sequence[bytes | None]) -> PGresult:
+        """Execute a statement with values that are encoded already, in one call of libpq.
+
+        The driver's own way waits for the socket in several steps, and under many threads each of them waits for the
+        interpreter as well. Here Ctrl-C has to wait for the server.
+        """
+        line = self.raw.pgconn
+        if self.prepare is False:
+            result = line.exec_params(statement.text, values, None, statement.formats, Format.BINARY)
+        else:
+            if statement.name not in self._known:
+                made = line.prepare(statement.name, statement.text)
+                if made.status != ExecStatus.COMMAND_OK and made.error_field(DiagnosticField.SQLSTATE) != b"42P05":
+                    raise psycopg.errors.error_from_result(made)
+                self._known.add(statement.name)
+            given: Any = values  # the driver's own annotation has forgotten NULL
+            result = line.exec_prepared(statement.name, given, statement.formats, Format.BINARY)
+        if result.status not in _DONE:
+            error = psycopg.errors.error_from_result(result)
+            if error.sqlstate == "26000" and statement.name in self._known:  # its pool has had it forget
+                self._known.clear()
+                if self.at_rest:
+                    return self.quick(statement, values)
+            raise error
+        return result
 
     def one(self, statement: Any, values: Sequence[Any] | Mapping[str, Any] = ()) -> tuple[Any, ...] | None:
         """The first row of a statement's answer."""

@@ -329,12 +329,14 @@ import sys
 from stepwell.store import LeaseRequest
 from stepwell.testing.contract import a_record
 from stepwell_stores.postgres import PostgresStore
+from stepwell_stores.postgres_session import Quick
 
 store = PostgresStore(sys.argv[1])
 if sys.argv[2] == "unfenced":
     sql = store._sql.append_one
-    assert "r.fence = %s" in sql
-    store._sql.append_one = sql.replace("r.fence = %s", "%s::bigint IS NOT NULL")
+    assert b"r.fence = $3" in sql.text
+    text = sql.text.replace(b"r.fence = $3", b"$3::bigint IS NOT NULL")
+    store._sql.append_one = Quick(b"unfenced", text, sql.formats)
 lease = store.claim("r", "slow", 0.3)
 print("claimed", flush=True)
 sys.stdin.readline()

@@ -12,6 +12,7 @@ from tests.servers.postgres import Postgres
 
 from stepwell.store import HeadFilter, Lease
 from stepwell_stores.postgres import PostgresStore
+from stepwell_stores.postgres_session import Quick
 from stepwell_stores.postgres_upkeep import closed_statement
 
 RUNS = 100_000
@@ -63,6 +64,14 @@ def plan(store: PostgresStore, statement: str, values: dict[str, Any], *, kept: 
         return "\n".join(row[0] for row in db.execute(f"EXPLAIN EXECUTE it ({marks})", list(values.values())))
 
 
+def numbered(statement: Quick, *values: str) -> str:
+    """A statement with values in place of its numbers."""
+    text = statement.text.decode()
+    for number, value in enumerate(values, 1):
+        text = text.replace(f"${number}", value)
+    return text
+
+
 @pytest.mark.parametrize(
     ("where", "index"),
     [
@@ -98,10 +107,9 @@ def test_what_is_done_for_each_run_reads_no_table_as_a_whole(crowd: PostgresStor
     told = {
         "find": plan(crowd, sql.find, {"run": "run-5"}, kept=kept),
         "claim": plan(crowd, sql.claim, {"run": "run-5", **lease}, kept=kept),
-        "claim_due": plan(crowd, sql.claim_due, {"now": 50, "limit": 10, "kinds": ["x"], **lease}, kept=kept),
-        "kinds": plan(crowd, sql.kinds, {}),
+        "claim_due": plan(crowd, sql.claim_due, {"now": 50, "limit": 10, "known": ["x"], **lease}, kept=kept),
         "next_due": plan(crowd, sql.next_due, {}),
-        "read": plan(crowd, sql.read, {"run": "run-5", "incarnation": 0, "start": 0, "stop": 50}, kept=kept),
+        "read": plan(crowd, numbered(sql.read, "'run-5'", "0", "0", "50"), {}),
         "delete": plan(crowd, sql.delete, {"run": "run-5", "incarnation": 0, "fence": 1}, kept=kept),
         "closed": plan(crowd, *closed_statement(sql, ("flow0", 5, "x"), None, False, 10)),
         "closed, newest": plan(crowd, *closed_statement(sql, None, ("flow0", 5000, "x"), True, 10)),
@@ -117,13 +125,9 @@ def test_what_is_done_for_each_run_reads_no_table_as_a_whole(crowd: PostgresStor
 
 def test_appends_find_their_runs_by_the_key(crowd: PostgresStore) -> None:
     sql = crowd._sql
-    one = sql.append_one.replace("%s::bytea", "'x'::bytea")
-    for value in ("'run-5'", "0", "1", "1"):
-        one = one.replace("%s", value, 1)
+    one = numbered(sql.append_one, "'run-5'", "0", "1", "1", "'x'")
     asked = '[{"run": "run-5", "incarnation": 0, "fence": 1, "seq": 1, "n": 1, "sets": false, "frees": false}]'
-    many = sql.append_many.replace("%s", f"'{asked}'", 1)
-    for value in ("'{1}'", "'{0}'", "'{x}'"):
-        many = many.replace("%b", value, 1)
+    many = numbered(sql.append_many, f"'{asked}'", "'{1}'", "'{0}'", "'{x}'")
     for text in (plan(crowd, one, {}), plan(crowd, many, {})):
         assert "using stepwell_runs_pkey" in text
         assert not re.search(r"Seq Scan on stepwell_(?!schema)", text), text

@@ -27,6 +27,7 @@ from stepwell.testing.contract import a_head, a_record, a_start
 from stepwell_stores import open_store
 from stepwell_stores.postgres import PostgresStore
 from stepwell_stores.postgres_connections import _inherited
+from stepwell_stores.postgres_session import Quick
 
 SECRET = "hunter2"
 
@@ -366,6 +367,22 @@ def test_a_pool_of_one_is_enough(database: str, create: Any) -> None:
         assert [1, 2, 3] == [one.seq for one in told]  # type: ignore[union-attr]
 
 
+def test_a_pool_that_has_its_connections_forget_is_no_trouble(database: str, create: Any) -> None:
+    with ConnectionPool(database, min_size=1, max_size=1, open=True, kwargs={"autocommit": True}) as pool:
+        store = PostgresStore(pool=pool)
+        lease = create(store)
+        for seq in range(1, 4):
+            assert Committed(seq, 0) == store.append("r", 0, seq, [a_record()], attempt_id="own", fence=lease.fence)
+            assert store.read("r") is not None
+            with pool.connection() as connection:
+                connection.execute("DISCARD ALL")
+        outcomes = [
+            store.transact("r", 0, 4, lambda _: [a_record()], attempt_id="t", fence=lease.fence, seconds=5)
+            for _ in range(3)
+        ]
+        assert [NotApplied(), Committed(4, 0), AlreadyCommitted(4, 0)] == outcomes, "in a transaction it is tried anew"
+
+
 def test_no_session_is_relied_on(database: str, db: Any, create: Any) -> None:
     """As behind a pooler that gives each transaction another session, and forgets what the last one set."""
     used: list[int] = []
@@ -454,8 +471,8 @@ def test_a_program_that_is_locked_out_waits_no_longer_than_told(database: str, d
         with psycopg.connect(database) as other:
             other.execute("SELECT FROM stepwell.stepwell_runs FOR UPDATE")
             sql = store._sql.append_one
-            assert "'10s'" in sql
-            store._sql.append_one = sql.replace("'10s'", "'100ms'")
+            assert b"'10s'" in sql.text
+            store._sql.append_one = Quick(b"impatient", sql.text.replace(b"'10s'", b"'100ms'"), sql.formats)
             outcome = store.append("r", 0, 1, [a_record()], attempt_id="own", fence=lease.fence)
         assert isinstance(outcome, NotApplied)
         assert Committed(1, 0) == store.append("r", 0, 1, [a_record()], attempt_id="own", fence=lease.fence)
@@ -485,3 +502,22 @@ def test_a_create_that_meets_a_delete_never_gets_a_fence_twice(database: str, db
         head = store.head("r")
         assert head is not None
         assert 2 == head.fence
+
+
+WITHOUT = """
+import sys
+import stepwell, stepwell_stores
+assert not any(name.split(".")[0].startswith("psycopg") for name in sys.modules), "imported late"
+sys.modules["psycopg"] = None
+try:
+    stepwell_stores.open_store("postgresql://u:hunter2@h/d")
+except stepwell.StoreMisconfiguredError as error:
+    print(error)
+"""
+
+
+def test_a_driver_that_is_missing_is_named_with_the_extra_that_brings_it(python: Any) -> None:
+    said, _ = python(WITHOUT).communicate(timeout=60)
+    assert "needs psycopg 3" in said
+    assert "pip install 'stepwell[postgres]'" in said
+    assert SECRET not in said
