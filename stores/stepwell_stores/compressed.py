@@ -36,6 +36,7 @@ class CompressedStore(Wrapper):
         InvalidInputError: `above` or `level` is none.
 
     Example:
+        >>> from stepwell_stores.compressed import CompressedStore
         >>> from stepwell_stores.memory import MemoryStore
         >>> CompressedStore(MemoryStore()).MARK
         '+z'

@@ -69,6 +69,7 @@ class EncryptedStore(Wrapper):
         InvalidInputError: the keys are none.
 
     Example:
+        >>> from stepwell_stores.encrypted import EncryptedStore
         >>> from stepwell_stores.memory import MemoryStore
         >>> EncryptedStore(MemoryStore(), {"k1": bytes(32)}).durability.settings["encryption"]
         "AES-256-GCM, current key 'k1' of k1"

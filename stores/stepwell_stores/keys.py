@@ -69,6 +69,7 @@ class KeyRing:
         InvalidInputError: an id or a key is none, there are no keys, or the current one is not among them.
 
     Example:
+        >>> from stepwell_stores.keys import KeyRing
         >>> ring = KeyRing({"2025": bytes(32), "2024": bytes(range(32))})
         >>> ring
         KeyRing(current='2025', ids=['2025', '2024'])

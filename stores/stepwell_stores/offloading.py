@@ -75,6 +75,7 @@ class OffloadingStore(Wrapper):
     Example:
         >>> from stepwell_stores.blobs import MemoryBlobs
         >>> from stepwell_stores.memory import MemoryStore
+        >>> from stepwell_stores.offloading import OffloadingStore
         >>> OffloadingStore(MemoryStore(), MemoryBlobs()).collect()
         Collected(removed=0, bytes=0, kept=0, unknown=0)
     """
