@@ -249,6 +249,7 @@ class PostgresStore(PostgresUpkeep):
         assert incarnation is not None  # check_append saw to it
         assert expected_seq is not None
         lines = seal(records, session=fence, offset=expected_seq, then=then)
+        self._connections.refuse_nested()  # or another thread would write it
         one = Append(self._appender, (run_id, incarnation, fence, expected_seq), lines, head, then, release)
         done = self._attempt(lambda: self._group.run(one))
         ready = head.due if head is not None and release else None

@@ -109,12 +109,14 @@ class Connections(ForkAware):
 
     def _run(self, work: Callable[[Session], T], phase: Phase) -> T:
         if phase != "reading":
-            self._refuse_nested()
+            self.refuse_nested()
         session = self._take()
         try:
             return work(session)
         except psycopg.Error as e:
-            raise judged(self.place, e, phase, session.lost) from e
+            error = judged(self.place, e, phase, session.lost)
+            _part(session, e)
+            raise error from e
         finally:
             self._give(session)
 
@@ -129,7 +131,7 @@ class Connections(ForkAware):
             NotWrittenError, AmbiguousError, StoreError, CorruptHistoryError: as `write`.
         """
         if not snapshot:
-            self._refuse_nested()
+            self.refuse_nested()
         session = self._take()
         try:
             try:
@@ -138,6 +140,7 @@ class Connections(ForkAware):
             except psycopg.Error as e:
                 lost = session.lost
                 session.rollback()
+                _part(session, e)
                 raise judged(self.place, e, "reading" if lost or snapshot else "writing", lost) from e
             except BaseException:
                 session.rollback()
@@ -165,7 +168,8 @@ class Connections(ForkAware):
         finally:
             self._lent.discard(threading.get_ident())
 
-    def _refuse_nested(self) -> None:
+    def refuse_nested(self) -> None:
+        """Raise StoreError when this thread runs a program's own code in a transaction."""
         if self._lent and threading.get_ident() in self._lent:
             raise StoreError(
                 "a Transaction's function can't write to the store by other ways than its connection; start runs and "
@@ -191,9 +195,8 @@ class Connections(ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Begin with new connections; the sockets of the others are the parent's."""
-        if self._address is not None:
-            _inherited.extend(self._idle)
-            self._begin()
+        _inherited.extend(self._idle)
+        self._begin()
         self._lent = set()
 
     # ---- taking and giving back
@@ -295,3 +298,9 @@ class Connections(ForkAware):
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
+
+
+def _part(session: Session, error: psycopg.Error) -> None:
+    """Give a connection up whose server can't be written any more, for one to the server that has taken over."""
+    if error.sqlstate == "25006":
+        session.spoiled = True

@@ -44,10 +44,6 @@ _AGAIN = ("08", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE that are not the statement's fault: connection, serialization, resources, locks, operators."""
 
 _REMEDIES = {
-    "25006": (
-        "it can't be written: it is a replica, or read-only by default; name the primary (with several hosts, "
-        "target_session_attrs=read-write finds it)"
-    ),
     "42501": "no permission; grant it to the user of the URL, or name another schema with ?schema=NAME",
     "3F000": "its schema is gone; restore it",
     "42P01": "its tables are gone; restore them",
@@ -97,6 +93,8 @@ def judged(place: str, error: BaseException, phase: Phase, lost: bool) -> Stepwe
         return AmbiguousError(f"the connection was lost at the commit: {text}")
     if code == "26000":
         return NotWrittenError(f"{text}; try again")
+    if code == "25006":  # it could be written when it was connected to
+        return NotWrittenError(f"{place} has become a replica, or read-only ({_said(error)}); try again")
     if code == "53100":
         return NotWrittenError(f"{place}: the server's disk is full ({_said(error)}); make room, and it goes on")
     if code[:2] in _AGAIN:

@@ -241,7 +241,7 @@ def test_what_was_acknowledged_survives_the_death_of_a_backend(durable: Postgres
             (pid,) = db.execute(
                 "SELECT pid FROM pg_stat_activity WHERE datname = %s AND usename = 'hasty' LIMIT 1", (name,)
             ).fetchone()
-        os.kill(pid, signal.SIGKILL)
+        _kill_backend(pid)
         acked = pen.acked
         pen.more(5)
         assert acked <= len(lines(store)) - 1
@@ -258,9 +258,23 @@ def test_without_synchronous_commit_the_death_of_a_backend_loses_what_was_acknow
         for n in range(50):
             db.execute("INSERT INTO bare VALUES (%s)", (n,))
         (pid,) = db.execute("SELECT pg_backend_pid()").fetchone()
-        os.kill(pid, signal.SIGKILL)
+        _kill_backend(pid)
     with contextlib.closing(_connected(durable, name)) as db:
         assert 50 > db.execute("SELECT count(*) FROM bare").fetchone()[0]
+
+
+def _kill_backend(pid: int) -> None:
+    """Kill a backend, and wait until the postmaster has reaped it: from then on it lets nobody in before its recovery."""
+    os.kill(pid, signal.SIGKILL)
+
+    def reaped() -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    eventually(reaped)
 
 
 def _connected(server: Postgres, name: str) -> Any:

@@ -271,6 +271,20 @@ def test_a_replica_is_refused(postgres_server: Postgres, database: str, tmp_path
         replica.stop()
 
 
+def test_a_server_that_becomes_read_only_is_left_for_the_one_that_has_taken_over(
+    postgres_server: Postgres, database: str, db: Any, create: Any
+) -> None:
+    with closing(PostgresStore(database)) as store:
+        lease = create(store)
+        before = store._connections.read(lambda session: session.raw.info.backend_pid)
+        store._connections.read(lambda session: session.run("SET default_transaction_read_only = on").rowcount)
+        outcome = store.append("r", 0, 1, [a_record()], attempt_id="own", fence=lease.fence)
+        assert isinstance(outcome, NotApplied)
+        assert "has become a replica, or read-only" in str(outcome.cause)
+        assert Committed(1, 0) == store.append("r", 0, 1, [a_record()], attempt_id="own", fence=lease.fence)
+        assert before != store._connections.read(lambda session: session.raw.info.backend_pid)
+
+
 def test_another_encoding_is_refused(postgres_server: Postgres) -> None:
     with postgres_server.connect() as db:
         db.execute("DROP DATABASE IF EXISTS latin")
