@@ -148,7 +148,7 @@ def _redis(scheme: str, rest: str, must_exist: bool, clock: Clock | None) -> Sto
 
 
 def _s3(rest: str, must_exist: bool, clock: Clock | None) -> Store:
-    from .s3_url import from_url
+    from .s3.url import from_url
 
     return from_url(rest, must_exist, clock)
 

@@ -32,18 +32,18 @@ def open_wrapped(name: str, url: str, open_url: Callable[[str], Store]) -> Store
     """
     rest, given = _taken(name, url)
     if name == "compressed":
-        from .compressed import ABOVE, CompressedStore
+        from .wrapping.compressed import ABOVE, CompressedStore
 
         above = _bytes(name, given, "above", 0)
         return CompressedStore(open_url(rest), above=ABOVE if above is None else above)
     if name == "encrypted":
-        from .encrypted import EncryptedStore
-        from .keys import KeyRing
+        from .wrapping.encrypted import EncryptedStore
+        from .wrapping.keys import KeyRing
 
         plain, tags = _word(name, given, "plain", "allow"), _word(name, given, "tags", "hidden")
         ring = KeyRing.from_environment()
         return EncryptedStore(open_url(rest), ring, allow_plain=plain, hide_tags=tags)
-    from .offloading import THRESHOLD, OffloadingStore
+    from .wrapping.offloading import THRESHOLD, OffloadingStore
 
     if not given.get("blobs"):
         _refuse("offloaded+ needs the place of the blobs", "write ?blobs=/var/lib/blobs, or ?blobs=s3://bucket/prefix")

@@ -7,10 +7,8 @@ from typing import Any
 
 from stepwell import Engine, Flow, Step, workflow
 from stepwell.store import Store
-from stepwell_stores.compressed import CompressedStore
-from stepwell_stores.encrypted import EncryptedStore
-from stepwell_stores.offloading import OffloadingStore
 from stepwell_stores.sqlite import SqliteStore
+from stepwell_stores.wrapping import CompressedStore, EncryptedStore, OffloadingStore
 
 from .flows import durability_of
 from .probes import settled

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from stepwell import Engine, Flow, Step, Suspend, workflow
-from stepwell_stores import jsonl_files, sqlite_database, sqlite_schema, sqlite_verify
 from stepwell_stores.filelock import FairLock
+from stepwell_stores.jsonl import files as jsonl_files
+from stepwell_stores.sqlite import database as sqlite_database
+from stepwell_stores.sqlite import schema as sqlite_schema
+from stepwell_stores.sqlite import verify as sqlite_verify
 
 FILES, SQLITE = "file:runs", "sqlite:///runs.db"
 PAGE = 4096

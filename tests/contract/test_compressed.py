@@ -4,7 +4,7 @@ from hypothesis import settings
 from tests.contract.wrapped import Contract, machine
 
 from stepwell.store import Store
-from stepwell_stores.compressed import CompressedStore
+from stepwell_stores.wrapping import CompressedStore
 
 
 class TestInMemory(Contract):

@@ -4,7 +4,7 @@ from hypothesis import settings
 from tests.contract.wrapped import KEYS, Contract, Kept, machine
 
 from stepwell.store import Store
-from stepwell_stores.encrypted import EncryptedStore
+from stepwell_stores.wrapping import EncryptedStore
 
 
 class TestInMemory(Contract):

@@ -4,8 +4,7 @@ from hypothesis import settings
 from tests.contract.wrapped import Contract, Kept, machine
 
 from stepwell.store import Store
-from stepwell_stores.blobs import DirectoryBlobs, MemoryBlobs
-from stepwell_stores.offloading import OffloadingStore
+from stepwell_stores.wrapping import DirectoryBlobs, MemoryBlobs, OffloadingStore
 
 
 class TestInMemory(Contract):

@@ -4,10 +4,7 @@ from hypothesis import settings
 from tests.contract.wrapped import KEYS, Kept, machine
 
 from stepwell.store import Store
-from stepwell_stores.blobs import DirectoryBlobs
-from stepwell_stores.compressed import CompressedStore
-from stepwell_stores.encrypted import EncryptedStore
-from stepwell_stores.offloading import OffloadingStore
+from stepwell_stores.wrapping import CompressedStore, DirectoryBlobs, EncryptedStore, OffloadingStore
 
 
 class TestOnJsonl(Kept):

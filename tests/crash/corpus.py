@@ -42,8 +42,8 @@ from stepwell import (
 from stepwell.environment import Environment
 from stepwell.store import Lease, RunHead
 from stepwell.testing import InlineExecutor, SeededEntropy, VirtualClock
+from stepwell_stores.file_names import encode
 from stepwell_stores.jsonl import JsonlStore
-from stepwell_stores.jsonl_names import encode
 
 __all__ = ["WORKFLOWS", "Recorded", "corpus", "digest", "genuine_lines", "make_engine", "perform"]
 

@@ -13,9 +13,11 @@ from attrs import evolve
 from msgspec.structs import replace
 
 from stepwell.store import envelope
-from stepwell_stores import jsonl_files, jsonl_journal, jsonl_runs
-from stepwell_stores.jsonl_files import Directory
-from stepwell_stores.jsonl_runs import Runs
+from stepwell_stores.jsonl import files as jsonl_files
+from stepwell_stores.jsonl import journal as jsonl_journal
+from stepwell_stores.jsonl import runs as jsonl_runs
+from stepwell_stores.jsonl.files import Directory
+from stepwell_stores.jsonl.runs import Runs
 
 __all__ = ["PLANTS", "planted"]
 

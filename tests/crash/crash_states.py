@@ -39,7 +39,7 @@ from tests.crash.crash_ledger import Violation
 from tests.crash.crash_plants import PLANTS, planted
 from tests.crash.reports import Report
 
-from stepwell_stores import jsonl_files
+from stepwell_stores.jsonl import files as jsonl_files
 
 __all__ = ["SOMETIMES", "explore", "main", "once_more"]
 

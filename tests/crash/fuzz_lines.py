@@ -37,7 +37,7 @@ from stepwell.loading import Parts, load, waits_of
 from stepwell.store import Tail
 from stepwell.testing import VirtualClock
 from stepwell.wire import read_event
-from stepwell_stores import jsonl_journal
+from stepwell_stores.jsonl import journal as jsonl_journal
 from stepwell_stores.memory import MemoryStore
 
 __all__ = ["Finding", "check_line", "is_hole", "reason_of", "whole_lines"]

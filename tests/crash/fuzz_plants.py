@@ -12,10 +12,11 @@ from attrs import evolve
 from tests.crash import fuzz_lines
 
 from stepwell import sealing, wire
-from stepwell_stores import jsonl_journal, jsonl_runs
-from stepwell_stores.jsonl_files import Directory
-from stepwell_stores.jsonl_journal import Scan
-from stepwell_stores.jsonl_runs import Runs
+from stepwell_stores.jsonl import journal as jsonl_journal
+from stepwell_stores.jsonl import runs as jsonl_runs
+from stepwell_stores.jsonl.files import Directory
+from stepwell_stores.jsonl.journal import Scan
+from stepwell_stores.jsonl.runs import Runs
 
 __all__ = ["PLANTS", "planted"]
 

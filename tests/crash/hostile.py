@@ -13,7 +13,7 @@ from tests.crash.mutators import repair_line
 
 from stepwell.errors import CorruptHistoryError
 from stepwell.wire import read_event
-from stepwell_stores.jsonl_journal import rebuilt_head
+from stepwell_stores.jsonl.journal import rebuilt_head
 
 __all__ = ["HOSTILE", "check_hostile", "places"]
 

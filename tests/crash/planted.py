@@ -11,23 +11,20 @@ from tests.crash.group_plants import GROUP_PLANTS
 
 from stepwell import events, loading, recorder, session
 from stepwell.store import Fenced, NotApplied, Unknown
-from stepwell_stores import (
-    jsonl,
-    jsonl_files,
-    jsonl_runs,
-    liveness,
-    redis,
-    redis_prelude,
-    redis_reads,
-    redis_scripts,
-    rules,
-    sqlite,
-    sqlite_database,
-    sqlite_history,
-    sqlite_leases,
-    sqlite_rows,
-    sqlite_schema,
-)
+from stepwell_stores import liveness, rules
+from stepwell_stores.jsonl import files as jsonl_files
+from stepwell_stores.jsonl import runs as jsonl_runs
+from stepwell_stores.jsonl import store as jsonl
+from stepwell_stores.redis import prelude as redis_prelude
+from stepwell_stores.redis import reads as redis_reads
+from stepwell_stores.redis import scripts as redis_scripts
+from stepwell_stores.redis import store as redis
+from stepwell_stores.sqlite import database as sqlite_database
+from stepwell_stores.sqlite import history as sqlite_history
+from stepwell_stores.sqlite import leases as sqlite_leases
+from stepwell_stores.sqlite import rows as sqlite_rows
+from stepwell_stores.sqlite import schema as sqlite_schema
+from stepwell_stores.sqlite import store as sqlite
 
 __all__ = ["PLANTS", "plant"]
 

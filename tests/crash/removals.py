@@ -35,7 +35,10 @@ from stepwell import Engine, Flow, Step, Suspend, workflow
 from stepwell.environment import Environment
 from stepwell.store import Store
 from stepwell.testing.environments import InlineExecutor
-from stepwell_stores import jsonl_runs, open_store, sqlite, sqlite_rows
+from stepwell_stores import open_store
+from stepwell_stores.jsonl import runs as jsonl_runs
+from stepwell_stores.sqlite import rows as sqlite_rows
+from stepwell_stores.sqlite import store as sqlite
 
 __all__ = ["PLANTS", "main"]
 

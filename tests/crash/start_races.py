@@ -35,7 +35,8 @@ from tests.crash.witness import Evidence, Witness
 from stepwell import Engine, StepwellError
 from stepwell.outcomes import RunCompleted
 from stepwell.store import envelope
-from stepwell_stores import open_store, sqlite_schema
+from stepwell_stores import open_store
+from stepwell_stores.sqlite import schema as sqlite_schema
 
 POLICIES = [
     (if_open, if_closed)

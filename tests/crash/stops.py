@@ -28,10 +28,10 @@ from stepwell import Engine, current_step, driving, loading
 from stepwell.errors import ClosedError, LeaseLostError, RunClosedError, StoreUnavailableError
 from stepwell.lifecycle import StepStarted
 from stepwell.store import Committed, Conflict, Draft, Fenced, HeadFilter, Lease, Store
-from stepwell_stores.jsonl_files import Directory
-from stepwell_stores.jsonl_runs import Runs
-from stepwell_stores.redis_server import Server
-from stepwell_stores.sqlite_database import Database
+from stepwell_stores.jsonl.files import Directory
+from stepwell_stores.jsonl.runs import Runs
+from stepwell_stores.redis.server import Server
+from stepwell_stores.sqlite.database import Database
 
 __all__ = ["CHANCES", "IN_THE_STORE", "Board", "Stops", "die_with", "work"]
 

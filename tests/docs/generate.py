@@ -26,9 +26,7 @@ from stepwell.run_streams import RunStream
 from stepwell.testing.linting.rules import RULES
 from stepwell.worker import Worker
 from stepwell_stores import open_store
-from stepwell_stores.compressed import CompressedStore
-from stepwell_stores.encrypted import EncryptedStore, KeyRing
-from stepwell_stores.offloading import OffloadingStore
+from stepwell_stores.wrapping import CompressedStore, EncryptedStore, KeyRing, OffloadingStore
 
 ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
@@ -401,10 +399,10 @@ def stores() -> list[str]:
     """How a store is opened."""
     found = entry("open_store", open_store, "stepwell_stores.")
     around: tuple[tuple[str, Any], ...] = (
-        ("encrypted.EncryptedStore", EncryptedStore),
-        ("encrypted.KeyRing", KeyRing),
-        ("compressed.CompressedStore", CompressedStore),
-        ("offloading.OffloadingStore", OffloadingStore),
+        ("wrapping.EncryptedStore", EncryptedStore),
+        ("wrapping.KeyRing", KeyRing),
+        ("wrapping.CompressedStore", CompressedStore),
+        ("wrapping.OffloadingStore", OffloadingStore),
     )
     return [*found, *(line for name, thing in around for line in entry(name, thing, "stepwell_stores."))]
 

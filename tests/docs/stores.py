@@ -1,16 +1,11 @@
-"""The tables of the page about stores: what each can do is asked of the code, what it costs is written here.
-
-A store whose module is not there has no column.
-"""
+"""The tables of the page about stores: what each can do is asked of the code, what it costs is written here."""
 
 from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import stepwell_stores
 from stepwell.moves import Movable
 from stepwell.store import Store, Transactional
 
@@ -183,12 +178,8 @@ SURVIVES: dict[str, dict[str, str]] = {
 
 
 def _classes() -> dict[str, Any]:
-    """The stores that are there, by scheme."""
-    found = {}
-    for scheme, (module, name) in CLASSES.items():
-        if (Path(stepwell_stores.__file__).parent / f"{module.rpartition('.')[2]}.py").exists():
-            found[scheme] = getattr(import_module(module), name)
-    return found
+    """The stores, by scheme."""
+    return {scheme: getattr(import_module(module), name) for scheme, (module, name) in CLASSES.items()}
 
 
 def _table(head: str, rows: dict[str, dict[str, str]]) -> list[str]:

@@ -22,7 +22,7 @@ from tests.dst.kernel import Process, Task, here
 
 from stepwell import environment, kin, ledger, performers, pools, recorder, sessions, sweeping, watching, worker
 from stepwell.events import from_micros
-from stepwell_stores import jsonl_due
+from stepwell_stores.jsonl import due as jsonl_due
 
 __all__ = ["SimClock", "installed"]
 

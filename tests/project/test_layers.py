@@ -336,6 +336,20 @@ def test_a_store_knows_the_port_and_its_errors_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STORES)
+def test_a_store_knows_no_other_store(name: str) -> None:
+    """What two share lies beside their packages; the door imports them when a URL asks for one."""
+    packages = {one.split(".")[1] for one in STORES if one.count(".") > 1}
+    own = next((one for one in packages if is_in(name, f"stepwell_stores.{one}")), None)
+    wrong = [
+        str(found)
+        for found in imports_of(name)
+        if any(is_in(found.imported, f"stepwell_stores.{other}") for other in packages - {own})
+        and (own or found.function is None)
+    ]
+    assert [] == wrong
+
+
+@pytest.mark.parametrize("name", STORES)
 def test_a_store_brings_no_library_but_its_driver(name: str) -> None:
     allowed = sys.stdlib_module_names | DRIVERS | {"stepwell", "stepwell_stores"}
     wrong = [str(found) for found in imports_of(name) if found.imported.partition(".")[0] not in allowed]

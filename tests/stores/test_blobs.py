@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stepwell import InvalidInputError, StepwellError, StoreMisconfiguredError, StoreUnavailableError
-from stepwell_stores.blobs import BlobStore, DirectoryBlobs, MemoryBlobs, ObjectBlobs, open_blobs
+from stepwell_stores.wrapping import BlobStore, DirectoryBlobs, MemoryBlobs, ObjectBlobs, open_blobs
 
 if TYPE_CHECKING:
     from tests.servers.s3 import S3

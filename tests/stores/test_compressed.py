@@ -10,9 +10,8 @@ import pytest
 from stepwell import CorruptHistoryError, Engine, InvalidInputError, StoreMisconfiguredError
 from stepwell.store import Committed, Created, Draft, LeaseRequest, envelope, seal
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores.compressed import CompressedStore
-from stepwell_stores.encrypted import EncryptedStore
 from stepwell_stores.memory import MemoryStore
+from stepwell_stores.wrapping import CompressedStore, EncryptedStore
 
 from .wrapped_tools import KEYS, engine_on, everything, forged
 

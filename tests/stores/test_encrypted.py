@@ -33,11 +33,10 @@ from stepwell.store import (
 )
 from stepwell.testing import HistoryFile
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores.compressed import CompressedStore
-from stepwell_stores.encrypted import EncryptedStore, KeyRing
 from stepwell_stores.jsonl import JsonlStore
 from stepwell_stores.memory import MemoryStore
 from stepwell_stores.sqlite import SqliteStore
+from stepwell_stores.wrapping import CompressedStore, EncryptedStore, KeyRing
 
 from .wrapped_tools import CANARY, KEYS, KINDS, ROTATED, bytes_of, engine_on, everything, failing, forged, make
 
@@ -462,7 +461,7 @@ def test_a_missing_package_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_package_is_imported_by_who_uses_it_alone() -> None:
-    module = importlib.import_module("stepwell_stores.encrypted")
+    module = importlib.import_module("stepwell_stores.wrapping.encrypted")
     assert not any(name.startswith("cryptography") for name in vars(module))
 
 

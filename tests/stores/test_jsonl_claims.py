@@ -13,9 +13,9 @@ import pytest
 from stepwell.errors import StoreError
 from stepwell.store import Blocked, HeadFilter, Lease
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores import jsonl_due
 from stepwell_stores.jsonl import JsonlStore
-from stepwell_stores.jsonl_files import Directory
+from stepwell_stores.jsonl import due as jsonl_due
+from stepwell_stores.jsonl.files import Directory
 
 RUNS = 40
 

@@ -25,8 +25,8 @@ from stepwell.store import (
     seal,
 )
 from stepwell.testing.contract import a_head, a_record, a_start
+from stepwell_stores.file_names import encode
 from stepwell_stores.jsonl import JsonlStore
-from stepwell_stores.jsonl_names import encode
 
 
 @pytest.fixture

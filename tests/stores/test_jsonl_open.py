@@ -18,9 +18,9 @@ from msgspec import structs
 from stepwell.errors import CorruptHistoryError
 from stepwell.store import Committed, Conflict, Fenced, Lease, NotApplied, Unknown
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores import jsonl_open
 from stepwell_stores.jsonl import JsonlStore
-from stepwell_stores.jsonl_runs import Fence
+from stepwell_stores.jsonl import open as jsonl_open
+from stepwell_stores.jsonl.runs import Fence
 
 
 @pytest.fixture

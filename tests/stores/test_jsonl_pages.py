@@ -13,9 +13,9 @@ from stepwell import sealing
 from stepwell.errors import CorruptHistoryError
 from stepwell.store import Committed, Created, Draft, Lease, Tail, seal
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores import jsonl_pages
 from stepwell_stores.jsonl import JsonlStore
-from stepwell_stores.jsonl_journal import find_attempt
+from stepwell_stores.jsonl import pages as jsonl_pages
+from stepwell_stores.jsonl.journal import find_attempt
 
 COUNT = 400
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stepwell.errors import InvalidInputError, StoreMisconfiguredError
-from stepwell_stores.keys import Key, KeyRing
+from stepwell_stores.wrapping import Key, KeyRing
 
 ONE, TWO = bytes(range(32)), bytes(range(1, 33))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwell.testing.contract_bench import ODD_RUN_IDS
-from stepwell_stores.jsonl_names import decode, encode
+from stepwell_stores.file_names import decode, encode
 
 RUN_IDS = st.one_of(
     st.text(min_size=1, max_size=300),

@@ -12,11 +12,10 @@ import pytest
 from stepwell import CorruptHistoryError, Engine, InvalidInputError, StoreMisconfiguredError, StoreUnavailableError
 from stepwell.store import Committed, Conflict, Created, HeadFilter, Lease, LeaseRequest, NotApplied, Store, envelope
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores.blobs import DirectoryBlobs, MemoryBlobs
-from stepwell_stores.encrypted import EncryptedStore
 from stepwell_stores.memory import MemoryStore
-from stepwell_stores.offloading import Collected, OffloadingStore, folder_of, run_of
 from stepwell_stores.sqlite import SqliteStore
+from stepwell_stores.wrapping import DirectoryBlobs, EncryptedStore, MemoryBlobs
+from stepwell_stores.wrapping.offloading import Collected, OffloadingStore, folder_of, run_of
 
 from .wrapped_tools import CANARY, KEYS, engine_on, everything
 
@@ -262,8 +261,8 @@ def test_a_reader_without_it_is_told_so(store: OffloadingStore, inner: MemorySto
 
 DRIVE = """
 import sys
-from stepwell_stores.blobs import DirectoryBlobs
-from stepwell_stores.offloading import OffloadingStore
+from stepwell_stores.wrapping import DirectoryBlobs
+from stepwell_stores.wrapping import OffloadingStore
 from stepwell_stores.sqlite import SqliteStore
 from tests.stores.wrapped_tools import engine_on, everything
 store = OffloadingStore(SqliteStore(sys.argv[1] + "/runs.db"), DirectoryBlobs(sys.argv[1] + "/blobs"), threshold=100)

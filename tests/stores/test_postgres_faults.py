@@ -264,7 +264,7 @@ def test_without_synchronous_commit_the_death_of_a_backend_loses_what_was_acknow
 
 
 def _kill_backend(pid: int) -> None:
-    """Kill a backend, and wait until the postmaster has reaped it: from then on it lets nobody in before its recovery."""
+    """Kill a backend, and wait until the postmaster has reaped it, which lets nobody in before its recovery then."""
     os.kill(pid, signal.SIGKILL)
 
     def reaped() -> bool:
@@ -343,7 +343,7 @@ import sys
 from stepwell.store import LeaseRequest
 from stepwell.testing.contract import a_record
 from stepwell_stores.postgres import PostgresStore
-from stepwell_stores.postgres_session import Quick
+from stepwell_stores.postgres.session import Quick
 
 store = PostgresStore(sys.argv[1])
 if sys.argv[2] == "unfenced":

@@ -12,8 +12,8 @@ from tests.servers.postgres import Postgres
 
 from stepwell.store import HeadFilter, Lease
 from stepwell_stores.postgres import PostgresStore
-from stepwell_stores.postgres_session import Quick
-from stepwell_stores.postgres_upkeep import closed_statement
+from stepwell_stores.postgres.session import Quick
+from stepwell_stores.postgres.upkeep import closed_statement
 
 RUNS = 100_000
 

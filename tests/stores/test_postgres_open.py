@@ -26,8 +26,8 @@ from stepwell.store import AlreadyCommitted, Committed, Created, Exists, HeadFil
 from stepwell.testing.contract import a_head, a_record, a_start
 from stepwell_stores import open_store
 from stepwell_stores.postgres import PostgresStore
-from stepwell_stores.postgres_connections import _inherited
-from stepwell_stores.postgres_session import Quick
+from stepwell_stores.postgres.connections import _inherited
+from stepwell_stores.postgres.session import Quick
 
 SECRET = "hunter2"
 

@@ -33,7 +33,7 @@ from stepwell import (
 from stepwell.store import AlreadyCommitted, Committed, Conflict, Fenced, Lease, NotApplied
 from stepwell.testing.contract import a_record
 from stepwell_stores.postgres import PostgresStore
-from stepwell_stores.postgres_guest import refusal_of
+from stepwell_stores.postgres.guest import refusal_of
 
 PATIENCE = 60
 

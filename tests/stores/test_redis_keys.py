@@ -23,7 +23,7 @@ from stepwell.events import Step as Recorded
 from stepwell.store import AlreadyCommitted, Committed, Created, HeadFilter, Lease, LeaseRequest, Waiting, closed_key
 from stepwell.testing.contract import a_head, a_record, a_start
 from stepwell_stores.redis import RedisStore
-from stepwell_stores.redis_rows import name_of
+from stepwell_stores.redis.rows import name_of
 
 START = 1_700_000_000_000_000
 

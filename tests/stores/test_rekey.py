@@ -12,12 +12,9 @@ import pytest
 
 from stepwell import CorruptHistoryError, Engine, StoreMisconfiguredError
 from stepwell.store import HeadFilter, Store
-from stepwell_stores.blobs import DirectoryBlobs
-from stepwell_stores.encrypted import EncryptedStore, KeyRing
 from stepwell_stores.memory import MemoryStore
-from stepwell_stores.offloading import OffloadingStore
-from stepwell_stores.rekeying import Rekeyed
 from stepwell_stores.sqlite import SqliteStore
+from stepwell_stores.wrapping import DirectoryBlobs, EncryptedStore, KeyRing, OffloadingStore, Rekeyed
 
 from .wrapped_tools import CANARY, KEYS, KINDS, ROTATED, bytes_of, engine_on, everything, failing, forged, make
 
@@ -147,7 +144,7 @@ def test_killed_at_any_rewrite_it_goes_on(after: bool) -> None:
 REKEY = """
 import sys
 from stepwell_stores import open_store
-from stepwell_stores.encrypted import EncryptedStore
+from stepwell_stores.wrapping import EncryptedStore
 store = EncryptedStore(open_store(sys.argv[1]), {"k2": bytes(32), "k1": bytes(range(32))})
 print("begun", flush=True)
 for done in store.rekey():

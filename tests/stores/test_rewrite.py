@@ -25,7 +25,7 @@ from stepwell.store import (
 )
 from stepwell.testing.contract import a_head, a_record, a_start
 from stepwell_stores.jsonl import JsonlStore
-from stepwell_stores.jsonl_files import Directory
+from stepwell_stores.jsonl.files import Directory
 
 from .wrapped_tools import KINDS, make
 

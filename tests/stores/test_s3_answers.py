@@ -38,8 +38,10 @@ from stepwell.store import (
     Unknown,
 )
 from stepwell.testing.contract import ManualClock, a_head, a_record, a_start
-from stepwell_stores import open_store, s3_bucket, s3_opening
+from stepwell_stores import open_store
 from stepwell_stores.s3 import S3Store
+from stepwell_stores.s3 import bucket as s3_bucket
+from stepwell_stores.s3 import opening as s3_opening
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from obstore.store import MemoryStore
 from stepwell.errors import NotFoundError
 from stepwell.store import AlreadyCommitted, Committed, Created, Exists, HeadFilter, Lease, LeaseRequest, envelope, seal
 from stepwell.testing.contract import ManualClock, a_head, a_record, a_start
-from stepwell_stores import s3_log
 from stepwell_stores.s3 import S3Store
-from stepwell_stores.s3_bucket import Bucket
-from stepwell_stores.s3_entries import decode
+from stepwell_stores.s3 import log as s3_log
+from stepwell_stores.s3.bucket import Bucket
+from stepwell_stores.s3.entries import decode
 
 RUN = "r"
 

@@ -22,8 +22,9 @@ from stepwell import Engine, Flow, Step, Transaction, workflow
 from stepwell.errors import InvalidInputError
 from stepwell.store import AlreadyCommitted, Committed, Created, Lease, LeaseRequest, NotApplied, Unknown, envelope
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores import open_store, s3_bucket
+from stepwell_stores import open_store
 from stepwell_stores.s3 import S3Store
+from stepwell_stores.s3 import bucket as s3_bucket
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -295,7 +296,7 @@ def test_no_cut_of_a_connection_loses_or_repeats_a_record(s3_server: Any, monkey
 
 def test_who_takes_what_exists_for_another_s_loses_count(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: an owner that does not compare what it finds at its key."""
-    from stepwell_stores import s3_decisions
+    from stepwell_stores.s3 import decisions as s3_decisions
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)

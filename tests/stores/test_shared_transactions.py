@@ -15,7 +15,7 @@ from stepwell.errors import NotFoundError
 from stepwell.store import AlreadyCommitted, Committed, NotApplied, Unknown
 from stepwell.testing.contract import a_head, a_record, a_start
 from stepwell_stores.sqlite import SqliteStore
-from stepwell_stores.sqlite_database import AmbiguousError, Database, NotWrittenError
+from stepwell_stores.sqlite.database import AmbiguousError, Database, NotWrittenError
 
 RUNS = [f"r{number}" for number in range(8)]
 

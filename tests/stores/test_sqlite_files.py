@@ -23,8 +23,9 @@ from stepwell.errors import (
 )
 from stepwell.store import AlreadyCommitted, Committed, HeadFilter, Lease, NotApplied, Unknown
 from stepwell.testing.contract import a_head, a_record
-from stepwell_stores import sqlite_rows, sqlite_schema
 from stepwell_stores.sqlite import SqliteStore
+from stepwell_stores.sqlite import rows as sqlite_rows
+from stepwell_stores.sqlite import schema as sqlite_schema
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ import pytest
 from stepwell.errors import ClosedError, NewerFormatError, StoreMisconfiguredError, StoreUnavailableError
 from stepwell.store import HeadFilter, Lease
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores import open_store, sqlite_reading
+from stepwell_stores import open_store
 from stepwell_stores.jsonl import JsonlStore
 from stepwell_stores.sqlite import SqliteStore
-from stepwell_stores.sqlite_database import Database
+from stepwell_stores.sqlite import reading as sqlite_reading
+from stepwell_stores.sqlite.database import Database
 
 AS_NOBODY = """
 import gettext, locale, logging, stepwell.pools, os, pathlib, shutil, sys  # nobody may read these

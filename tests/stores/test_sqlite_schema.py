@@ -18,9 +18,10 @@ import pytest
 from stepwell.errors import NewerFormatError, StoreMisconfiguredError
 from stepwell.store import Blocked, Committed, Created, Lease, NotApplied
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores import sqlite_database, sqlite_schema
 from stepwell_stores.filelock import FairLock
 from stepwell_stores.sqlite import SqliteStore
+from stepwell_stores.sqlite import database as sqlite_database
+from stepwell_stores.sqlite import schema as sqlite_schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,7 +140,7 @@ def test_eight_processes_that_open_an_older_file_at_once_all_find_it_migrated(tm
 
 KILLED = """
 import os, signal, sys
-from stepwell_stores import sqlite_schema
+from stepwell_stores.sqlite import schema as sqlite_schema
 from stepwell_stores.sqlite import SqliteStore
 check, calls = sqlite_schema.check_version, []
 def die(db, path):

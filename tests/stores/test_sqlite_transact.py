@@ -26,8 +26,8 @@ from stepwell.errors import (
 )
 from stepwell.store import AlreadyCommitted, Committed, Conflict, Fenced, Lease, NotApplied, Transactional, Unknown
 from stepwell.testing.contract import a_head, a_record, a_start
-from stepwell_stores import sqlite_database
 from stepwell_stores.sqlite import SqliteStore
+from stepwell_stores.sqlite import database as sqlite_database
 
 TABLES = """
 CREATE TABLE rows (n INTEGER PRIMARY KEY, word TEXT);

@@ -14,8 +14,8 @@ import pytest
 from stepwell.errors import CorruptHistoryError, StoreMisconfiguredError, StoreUnavailableError
 from stepwell.store import Committed, Lease
 from stepwell.testing.contract import a_head, a_record
-from stepwell_stores import sqlite_upkeep
 from stepwell_stores.sqlite import SqliteStore
+from stepwell_stores.sqlite import upkeep as sqlite_upkeep
 
 INCREMENTAL = 2
 

@@ -10,10 +10,8 @@ import pytest
 from stepwell import StoreMisconfiguredError
 from stepwell.store import Store
 from stepwell_stores import open_store
-from stepwell_stores.compressed import CompressedStore
-from stepwell_stores.encrypted import EncryptedStore
-from stepwell_stores.offloading import OffloadingStore
 from stepwell_stores.sqlite import SqliteStore
+from stepwell_stores.wrapping import CompressedStore, EncryptedStore, OffloadingStore
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,5 @@
+"""The store on memory."""
+
+from .store import MemoryStore
+
+__all__ = ["MemoryStore"]

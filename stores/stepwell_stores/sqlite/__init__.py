@@ -1,0 +1,5 @@
+"""The store on SQLite."""
+
+from .store import SqliteStore
+
+__all__ = ["SqliteStore"]
