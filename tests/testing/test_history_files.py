@@ -12,6 +12,7 @@ import pytest
 
 from stepwell import (
     Child,
+    ContinueAsNew,
     CorruptHistoryError,
     Engine,
     Flow,
@@ -187,6 +188,54 @@ def test_a_history_without_a_name_is_told_without_one() -> None:
     found = msgspec.structs.replace(recorded(), run="").check(app=Registry([order_2]))
     assert found is not None
     assert str(found).startswith("a run without a name: ")
+
+
+@workflow
+def count(number: int) -> Flow[int]:
+    if number < 3:
+        yield ContinueAsNew(number + 1)
+    return number
+
+
+@workflow(name="count")
+def count_by_two(number: int) -> Flow[int]:
+    if number < 3:
+        yield ContinueAsNew(number + 2)
+    return number
+
+
+@workflow(name="count")
+def count_no_more(number: int) -> Flow[int]:
+    return number
+    yield
+
+
+@workflow(name="count")
+def count_when_told(number: int) -> Flow[int]:
+    yield Suspend("go")
+    yield ContinueAsNew(number + 1)
+    return number
+
+
+def test_a_history_that_went_on_as_new_has_to_end_so(tmp_path: Path) -> None:
+    with Engine("memory:", workflows=[count]) as engine:
+        engine.start(count, 2, run_id="c1")
+        first = engine.store.read("c1", incarnation=0)
+    assert first is not None
+    path = tmp_path / "count.history.jsonl"
+    HistoryFile.of(count, first.records, run="c1", next_input="[3]").write(path)
+    file = HistoryFile.read(path)
+    assert "[3]" == file.next_input
+    assert file.check(count) is None
+    for code, yielded in (
+        (count_by_two, "going on as new with [4]"),
+        (count_no_more, "nothing: the workflow has ended (complete)"),
+        (count_when_told, "suspend 'go' at 0"),
+    ):
+        misfit = file.check(code)
+        assert misfit is not None
+        assert ("result", "going on as new with [3]", yielded) == (misfit.kind, misfit.recorded, misfit.yielded)
+    assert "changed" == msgspec.structs.replace(file, next_input="[5]").write(path)
 
 
 def test_records_of_another_workflow_are_refused() -> None:

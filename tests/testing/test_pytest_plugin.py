@@ -264,11 +264,38 @@ def test_what_can_not_be_replayed_by_itself_is_said_and_not_written(pytester: py
     done.stdout.fnmatch_lines(
         [
             "histories in *: 0 new, 0 changed, 0 same",
-            "not recorded: *::test_inner, run a: workflow 'inner' is made inside a function of *",
+            "not recorded: *::test_inner, run a: workflow 'inner' has no name in *",
             "not recorded: *::test_chance, run b: the code of the test itself does not fit it: *other inputs*",
         ]
     )
     assert not (pytester.path / "golden").exists()
+
+
+def test_what_a_run_went_on_with_as_new_is_recorded_and_compared(pytester: pytest.Pytester, session: Any) -> None:
+    flow = """
+        from stepwell import ContinueAsNew, Flow, workflow
+
+        @workflow
+        def count(number: int) -> Flow[int]:
+            if number < 3:
+                yield ContinueAsNew(number + 1)
+            return number
+        """
+    pytester.makepyfile(counting=flow)
+    pytester.makepyfile(
+        """
+        from counting import count
+
+        def test_counts(stepwell_engine):
+            assert 3 == stepwell_engine().start(count, 1, run_id="c").unwrap()
+        """
+    )
+    session("--stepwell-record", "golden").assert_outcomes(passed=1)
+    session("golden").assert_outcomes(passed=3)
+    pytester.makepyfile(counting=flow.replace("number + 1", "number + 2"))
+    done = session("golden")
+    done.assert_outcomes(passed=1, failed=2)
+    done.stdout.fnmatch_lines(["*recorded * going on as new with ?2?", "*yielded * going on as new with ?3?"])
 
 
 def test_a_history_from_production_needs_the_app(shop: Path, session: Any) -> None:

@@ -53,6 +53,7 @@ def check_history(
     codec: Codec | None = None,
     strict_inputs: bool | None = None,
     inputs: Mapping[str, str] | None = None,
+    next_input: str | None = None,
 ) -> Misfit | None:
     """Replay a recorded history against a workflow and say where it does not fit; nothing is performed or written.
 
@@ -63,6 +64,8 @@ def check_history(
         codec: the engine's codec, when it is not the default one.
         strict_inputs: whether changed inputs of steps and children count; None: as the workflow says, else yes.
         inputs: recorded arguments as JSON by `at`, where somebody kept them.
+        next_input: of a history that ended with ContinueAsNew, the arguments as JSON that the run went on with: the
+            code has to end so too.
 
     Returns:
         None when the code goes on with it as recorded, else the Misfit.
@@ -98,6 +101,7 @@ def check_history(
         strict=is_strict(workflow, True) if strict_inputs is None else strict_inputs,
         inputs=inputs or {},
         outcome=True,
+        next_input=next_input,
     )
 
 
@@ -110,6 +114,7 @@ def judge(
     strict: bool,
     inputs: Mapping[str, str] | None = None,
     outcome: bool = False,
+    next_input: str | None = None,
 ) -> Misfit | None:
     """Fold pages of a history, and say where it does not fit; one page is held at a time.
 
@@ -122,6 +127,7 @@ def judge(
         strict: whether inputs are compared.
         inputs: recorded arguments as JSON by `at`.
         outcome: whether the recorded outcome of a closed run is compared too.
+        next_input: what it went on with as new, which is compared too when it is known.
     """
     found = None
     for exact in (False, True):
@@ -132,6 +138,8 @@ def judge(
         look = _Look(workflow, start, digests, run_id, inputs or {}, strict=strict, exact=exact)
         with replaying():
             found = look.through(page[1:], given, outcome=outcome)
+            if found is None and next_input is not None:
+                found = look.goes_on(next_input)
         if not look.doubt:
             break
     return found
@@ -211,6 +219,22 @@ class _Look:
         finally:
             if self.machine is not None:
                 self.machine.close()
+
+    def goes_on(self, recorded: str) -> Misfit | None:
+        """Compare what the run goes on with as new, once all is taken in."""
+        machine = self.machine
+        assert machine is not None
+        if machine.status == "continue" and machine.next_input is not None:
+            now = bytes(machine.next_input)
+            if _same_json(Raw(recorded.encode()), now):
+                return None
+            yielded = f"going on as new with {now.decode('utf-8', 'replace')[:_COLUMNS]}"
+        else:
+            at_hand = ", ".join(f"{describe(p.command)} at {p.at}" for p in machine.pending.values())
+            yielded = at_hand if machine.status == "open" else f"nothing: the workflow has ended ({machine.status})"
+        error = DivergenceError("the code does not go on as new as it did", seq=machine.seq - 1)
+        recorded = f"going on as new with {recorded[:_COLUMNS]}"
+        return self._misfit("result", error, recorded=recorded, yielded=yielded, seq=machine.seq - 1)
 
     # ---- inputs
 

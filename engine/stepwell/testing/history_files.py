@@ -7,6 +7,9 @@ steps, of which a history itself has digests only:
     {"v":1,"type":"start","session":1,"offset":0,...,"crc":"..."}
     {"v":1,"type":"step","session":1,"offset":1,...,"crc":"..."}
     {"stepwell":"inputs","at":"0","stepId":"reserve","inputs":["teapot"]}
+    {"stepwell":"next","inputs":[2]}
+
+The one with "next" is of a history that ended with ContinueAsNew: the input that the run went on with.
 
 A file without the first line is one too: what `stepwell show RUN --raw` prints, or a journal of a `file:` store.
 """
@@ -79,6 +82,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
         run, incarnation: the run's id, and which of its histories this is.
         test: id of the test that made the run.
         inputs: arguments of steps as JSON, by `at`.
+        next_input: the arguments as JSON that the run went on with as new; None when it did not.
         place: the file that it was read from.
 
     Example:
@@ -102,6 +106,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
     incarnation: int = 0
     test: str = ""
     inputs: dict[str, tuple[str, str]] = {}
+    next_input: str | None = None
     place: str = ""
 
     @classmethod
@@ -113,6 +118,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
         run: str = "",
         test: str = "",
         codec: Codec | None = None,
+        next_input: str | None = None,
     ) -> HistoryFile:
         """Make one of the records of a run, as `store.read` gives them.
 
@@ -121,6 +127,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
             run: the run's id.
             test: id of the test that made it.
             codec: the engine's codec, when it is not the default one.
+            next_input: of a history that ended with ContinueAsNew, the arguments as JSON that the next one began with.
 
         Raises:
             CorruptHistoryError: a record is damaged.
@@ -140,6 +147,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
             start.incarnation,
             test,
             inputs_of(workflow, [read_event(line) for line in lines], codec or Codec()),
+            next_input,
         )
 
     @classmethod
@@ -153,6 +161,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
         """
         place = os.fspath(path)
         header, records, inputs = _Line("history"), list[bytes](), dict[str, tuple[str, str]]()
+        next_input: str | None = None
         for number, text in enumerate(Path(path).read_bytes().splitlines(), 1):
             line = text.strip()
             if line.startswith(b'{"stepwell":'):
@@ -161,6 +170,8 @@ class HistoryFile(msgspec.Struct, frozen=True):
                     header = found
                 elif found.stepwell == "inputs" and found.inputs is not msgspec.UNSET:
                     inputs[found.at] = found.step_id, bytes(found.inputs).decode()
+                elif found.stepwell == "next" and found.inputs is not msgspec.UNSET:
+                    next_input = bytes(found.inputs).decode()
             elif line:
                 event = read_event(line, f"{place}, line {number}")
                 if event.offset != len(records):
@@ -180,6 +191,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
             start.incarnation,
             header.test,
             inputs,
+            next_input,
             place,
         )
 
@@ -246,7 +258,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
             found = misfit_of(error, kind, self.run, known.__getitem__)
             return found if kind == "version" or app is not None else msgspec.structs.replace(found, remedies=())
         inputs = {at: value for at, (_, value) in self.inputs.items()}
-        return check_history(code, self.events, run_id=self.run, codec=codec, inputs=inputs)
+        return check_history(code, self.events, run_id=self.run, codec=codec, inputs=inputs, next_input=self.next_input)
 
     def _lines(self) -> Iterator[bytes]:
         header = _Line(
@@ -264,6 +276,8 @@ class HistoryFile(msgspec.Struct, frozen=True):
         yield from self.records
         for at, (step_id, value) in self.inputs.items():
             yield msgspec.json.encode(_Line("inputs", at=at, step_id=step_id, inputs=Raw(value.encode())))
+        if self.next_input is not None:
+            yield msgspec.json.encode(_Line("next", inputs=Raw(self.next_input.encode())))
 
     def _known(self, path: Path) -> HistoryFile | None:
         try:
@@ -273,8 +287,8 @@ class HistoryFile(msgspec.Struct, frozen=True):
 
     def says_the_same(self, other: HistoryFile) -> bool:
         """Whether another file says the same but for times, session numbers and ids that are made up."""
-        own = (self.module, self.qualname, self.run, self.test, self.inputs)
-        if own != (other.module, other.qualname, other.run, other.test, other.inputs):
+        own = (self.module, self.qualname, self.run, self.test, self.inputs, self.next_input)
+        if own != (other.module, other.qualname, other.run, other.test, other.inputs, other.next_input):
             return False
         return diff(self.events, other.events).same
 

@@ -25,7 +25,6 @@ from ..registry import Registry
 from ..store import Store
 from ..wire import read_event
 from ..workflows import Workflow
-from .fitting import check_history
 from .history_files import ENDING, HistoryFile, find_workflow, steady
 
 __all__ = ["Recorder"]
@@ -70,6 +69,7 @@ class _Seen(msgspec.Struct):
 
     records: list[bytes]
     engines: list[tuple[Registry, Codec]]
+    went_on: str | None = None  # the arguments of the next one, after a ContinueAsNew
 
 
 class Recorder:
@@ -137,7 +137,8 @@ class Recorder:
         """A test is over: write the histories that were read."""
         names = _names_of([run_id for _, run_id, _ in self._seen])
         taken: set[str] = set()
-        for (_, run_id, number), seen in self._seen.items():
+        for (place, run_id, number), seen in self._seen.items():
+            seen.went_on = _went_on(self._seen.get((place, run_id, number + 1)))
             why = self._write(test, run_id, number, seen, names, taken)
             if why:
                 self.skipped.append((test, names.get(run_id, run_id), why))
@@ -174,7 +175,7 @@ class Recorder:
             return found
         workflow, codec = found
         try:
-            file = _fitting(workflow, codec, seen.records, names, names.get(run_id, run_id), test)
+            file = _fitting(workflow, codec, seen, names, names.get(run_id, run_id), test)
         except StoreError as error:
             return error.message
         if isinstance(file, str):
@@ -210,18 +211,28 @@ def _workflow_of(seen: _Seen) -> tuple[Workflow[..., Any], Codec] | str:
     except StepwellError:
         importable = None
     if importable is None or importable != workflow:
-        return f"workflow {workflow.name!r} is made inside a function of {module}: put it at the top of a module"
+        return (
+            f"workflow {workflow.name!r} has no name in {module}: make it at the top of the module, not in a function"
+        )
     return workflow, codec
 
 
+def _went_on(following: _Seen | None) -> str | None:
+    """The arguments that a run went on with as new, as JSON; None when it did not, or was retried."""
+    if following is None:
+        return None
+    start: Any = read_event(following.records[0])
+    return bytes(start.input).decode() if start.epoch == start.incarnation else None
+
+
 def _fitting(
-    workflow: Workflow[..., Any], codec: Codec, records: list[bytes], names: dict[str, str], run: str, test: str
+    workflow: Workflow[..., Any], codec: Codec, seen: _Seen, names: dict[str, str], run: str, test: str
 ) -> HistoryFile | str:
     """The history as a file, without what is made up for every run where the workflow does not look at that."""
     misfit = None
-    for lines in (steady(records, names), steady(records, {}), records):
-        file = HistoryFile.of(workflow, lines, run=run, test=test, codec=codec)
-        misfit = check_history(workflow, file.events, run_id=run, codec=codec)
+    for lines in (steady(seen.records, names), steady(seen.records, {}), seen.records):
+        file = HistoryFile.of(workflow, lines, run=run, test=test, codec=codec, next_input=seen.went_on)
+        misfit = file.check(workflow, codec=codec)
         if misfit is None:
             return file
     return f"the code of the test itself does not fit it: {misfit.headline if misfit else ''}"
