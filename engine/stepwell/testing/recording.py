@@ -211,9 +211,7 @@ def _workflow_of(seen: _Seen) -> tuple[Workflow[..., Any], Codec] | str:
     except StepwellError:
         importable = None
     if importable is None or importable != workflow:
-        return (
-            f"workflow {workflow.name!r} has no name in {module}: make it at the module's top, not in a function"
-        )
+        return f"workflow {workflow.name!r} has no name in {module}: make it at the module's top, not in a function"
     return workflow, codec
 
 
