@@ -125,7 +125,10 @@ def narrate(event: lc.LifecycleEvent) -> None:
 
 
 engine = Engine(
-    os.environ.get("STEPWELL_STORE") or "sqlite:///stepwell-demo.db", workflows=[triage, send_replies], on_event=narrate
+    os.environ.get("STEPWELL_STORE") or "sqlite:///stepwell-demo.db",
+    workflows=[triage, send_replies],
+    on_event=narrate,
+    lease=2,  # on a server, the killed process's run is free only when its lease is over
 )
 
 TICKETS = [

@@ -48,6 +48,25 @@ def test_the_demo_can_run_again_on_its_store_in_another_directory(process, here)
     assert ["other"] == [path.name for path in here.iterdir()]
 
 
+def test_the_demo_runs_on_another_store_that_is_named(process, here, database):
+    url = database.replace("postgres@", "postgres:hunter2@")
+    done = process("--store", url, "demo")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "No finished step ran twice." in done.stdout
+    assert "postgresql://postgres:***@127.0.0.1" in done.stdout
+    assert "hunter2" not in done.stdout
+    with Engine(database) as engine:
+        assert 4 == len(engine.runs())
+    assert not (here / "stepwell-demo.db").exists()
+
+
+def test_the_demo_refuses_a_store_that_would_die_with_a_process(process, here):
+    done = process("--store", "memory:", "demo")
+    assert 2 == done.returncode
+    assert "the demo kills a process" in done.stderr
+    assert [] == list(here.iterdir())
+
+
 def test_a_repeated_step_would_be_noticed():
     assert ["a"] == repeated(("a", "b"), [Execution("a", 1), Execution("b", 1), Execution("a", 2)])
     assert ["a"] == repeated(("a",), [])

@@ -36,7 +36,9 @@ def demo(options: argparse.Namespace, terminal: Terminal) -> int:
     folder = Path(options.dir)
     if not folder.is_dir():
         raise UsageError(f"--dir {options.dir}: no such directory")
-    url = f"sqlite:///{folder / 'stepwell-demo.db'}"
+    url = options.store or f"sqlite:///{folder / 'stepwell-demo.db'}"
+    if url.startswith("memory:"):
+        raise UsageError("the demo kills a process, and a memory: store would die with it; name another store")
     began = time.monotonic()
     with Engine(open_store(url, must_exist=False)) as engine:
         shown = _Demo(terminal, options.json, folder, url, engine)
@@ -134,7 +136,7 @@ class _Demo:
             return
         show_history(self.terminal, self.engine, self.ticket)
         self.terminal.line()
-        self._say("The same records as SQLite has them, one JSON object an event:")
+        self._say("The same records as the store has them, one JSON object an event:")
         for line in self._lines(self.ticket):
             self.terminal.line(safe_json(line.decode()), "dim")
 
@@ -161,6 +163,7 @@ class _Demo:
     def rerun(self, killed: Killed) -> list[Execution]:
         """The same command again, in a new process."""
         self._title("5", "The same command again: what is on disk is answered, not repeated")
+        self._wait_until_free()
         with self._start_batch() as process:
             process.finish()
         found = self._executions()
@@ -186,7 +189,7 @@ class _Demo:
             )
             self._say("same both times, and a step that must never begin twice is marked at_most_once=True.")
         self._title("", f"{seconds:.1f} seconds. The store is yours to look at:")
-        at = f"stepwell --store {shlex.quote(self.url)}"
+        at = f"stepwell --store {shlex.quote(_shown(self.url))}"
         for line in (f"{at} list", f"{at} show {self.ticket}", f"{at} show {self.batch} --raw"):
             self.terminal.line(f"  {line}", "bold")
 
@@ -214,6 +217,20 @@ class _Demo:
             time.sleep(0.01)
         raise DemoError(f"process {process.pid} did not get to step {_KILL_AFTER} in {_PATIENCE:.0f} seconds")
 
+    def _wait_until_free(self) -> None:
+        """Where a store can't see that a process is dead, its run is free when its lease is over."""
+        said = False
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            head = self.engine.store.head(self.batch)
+            if head is None or head.lease_until is None:
+                return
+            if not said:
+                self._say("This store hears of no death: the run is free when the dead process's lease is over.")
+                said = True
+            time.sleep(0.05)
+        raise DemoError(f"the lease of {self.batch} did not end in {_PATIENCE:.0f} seconds")
+
     def _start_batch(self) -> Process:
         return self._open("start", "send_replies", json.dumps(str(self.log)), "--run-id", self.batch)
 
@@ -227,7 +244,7 @@ class _Demo:
     def _process(self, arguments: list[str]) -> Process:
         """Show the command and start it."""
         command = arguments if arguments[0] == "stepwell" else ["python", "-m", *arguments]
-        self._say(f"$ {shlex.join(command)}", "bold")
+        self._say(f"$ {shlex.join(map(_shown, command))}", "bold")
         return Process(None if self.quiet else self.terminal, arguments, self.url)
 
     def _steps(self) -> tuple[str, ...]:
@@ -272,9 +289,16 @@ class _Demo:
             self.terminal.flush()
 
 
+def _shown(argument: str) -> str:
+    """An argument as it may be shown: a URL without its password."""
+    from stepwell_stores import masked
+
+    return masked(argument)
+
+
 def _summary(shown: _Demo, killed: Killed, found: list[Execution], wrong: list[str], seconds: float) -> dict[str, Any]:
     return {
-        "store": shown.url,
+        "store": _shown(shown.url),
         "suspended": shown.ticket,
         "batch": shown.batch,
         "killed": {"pid": killed.pid, "finished": list(killed.finished)},

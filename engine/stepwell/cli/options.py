@@ -124,7 +124,10 @@ def _common() -> _Parser:
 
 
 def _demo(verb: Callable[..., argparse.ArgumentParser]) -> None:
-    made = verb("demo", _call_demo, "See it work: a human in the loop, a kill -9, and a rerun that repeats nothing")
+    text = "On a SQLite store of its own in --dir, or on the one that --store names."
+    made = verb(
+        "demo", _call_demo, "See it work: a human in the loop, a kill -9, and a rerun that repeats nothing", text
+    )
     made.add_argument(
         "--dir", default=".", metavar="DIR", help="where the demo's store and files are left (default: .)"
     )
