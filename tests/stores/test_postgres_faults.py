@@ -309,7 +309,7 @@ def test_a_server_that_starts_anew_in_the_midst_of_it_loses_no_run(durable: Post
             total += yield from Step(step_of, run, n)
         return total
 
-    with Engine(PostgresStore(durable.url(name)), [flow]) as engine:
+    with Engine(PostgresStore(durable.url(name)), [flow], lease=2) as engine:
         for n in range(40):
             engine.submit(flow, f"r{n}", run_id=f"r{n}")
         worker = Worker(engine, threads=4)

@@ -186,6 +186,7 @@ def test_what_is_survived_is_read_from_the_live_settings(settings: Any, process:
             client.config_set("no-appendfsync-on-rewrite", "no")
         assert store.durability.power_loss is True
         store.close()
+        server.program.kill()  # one that is writing its first file does not end when it is asked to
 
 
 def test_settings_that_can_not_be_read_are_never_taken_for_good(valkey_server: Valkey) -> None:
