@@ -4,10 +4,11 @@ from hypothesis import settings
 from tests.contract.wrapped import Contract, machine
 
 from stepwell.store import Store
+from stepwell.testing.contract import Moving
 from stepwell_stores.wrapping import CompressedStore
 
 
-class TestInMemory(Contract):
+class TestInMemory(Contract, Moving):
     def wrap(self, store: Store) -> Store:
         return CompressedStore(store, above=0)
 

@@ -4,10 +4,11 @@ from hypothesis import settings
 from tests.contract.wrapped import Contract, Kept, machine
 
 from stepwell.store import Store
+from stepwell.testing.contract import Moving
 from stepwell_stores.wrapping import DirectoryBlobs, MemoryBlobs, OffloadingStore
 
 
-class TestInMemory(Contract):
+class TestInMemory(Contract, Moving):
     def wrap(self, store: Store) -> Store:
         return OffloadingStore(store, MemoryBlobs(), threshold=1)
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 from tests.servers.postgres import Postgres
 
 from stepwell.store import Store
-from stepwell.testing.contract import ManualClock, Persistence, StoreContract, StoreMachine
+from stepwell.testing.contract import ManualClock, Moving, Persistence, StoreContract, StoreMachine
 from stepwell_stores.postgres import PostgresStore
 
 
@@ -26,7 +26,7 @@ def schema() -> str:
     return f"s{uuid.uuid4().hex}"
 
 
-class TestPostgres(StoreContract, Persistence):
+class TestPostgres(StoreContract, Persistence, Moving):
     @pytest.fixture(autouse=True)
     def _place(self, contract_database: Any) -> None:
         server, name = contract_database

@@ -4,10 +4,11 @@ from hypothesis import settings
 from tests.contract.wrapped import KEYS, Kept, machine
 
 from stepwell.store import Store
+from stepwell.testing.contract import Moving
 from stepwell_stores.wrapping import CompressedStore, DirectoryBlobs, EncryptedStore, OffloadingStore
 
 
-class TestOnJsonl(Kept):
+class TestOnJsonl(Kept, Moving):
     kind = "file"
 
     def wrap(self, store: Store) -> Store:

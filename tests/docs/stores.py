@@ -137,8 +137,8 @@ COSTS: dict[str, dict[str, str]] = {
         "redis:": "100 hashes",
         "s3:": "1 list a 1,000 objects, and the runs that changed",
     },
-    "move a run in": {"memory:": "none", "file:": "9 syncs", "sqlite:": "4 syncs"},
-    "move a run out": {"memory:": "none", "file:": "5 syncs", "sqlite:": "2 syncs"},
+    "move a run in": {"memory:": "none", "file:": "9 syncs", "sqlite:": "4 syncs", "postgresql:": "4 commits"},
+    "move a run out": {"memory:": "none", "file:": "5 syncs", "sqlite:": "2 syncs", "postgresql:": "2 commits"},
 }
 
 SURVIVES: dict[str, dict[str, str]] = {

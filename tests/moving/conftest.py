@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import permutations
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.engine.conftest import Bench, make_bench, python
+
+from .places import Places
 
 __all__ = ["python"]
 
@@ -27,7 +31,37 @@ class Pair:
 
 @pytest.fixture
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    source, target = (make_bench(kind, request) for kind in request.param)
-    yield Pair(next(source), next(target))
-    for bench in (source, target):
-        next(bench, None)
+    makers = [make_bench(kind, request) for kind in request.param]
+    source, target = map(next, makers)
+    if "sqlite" in target.url:  # what is around it may be all that tells it from the other one
+        target = Bench(target.kind, target.beside("to"))
+    yield Pair(source, target)
+    target.close()
+    for maker in makers:
+        next(maker, None)
+
+
+class _Started(dict[str, Any]):
+    """The session's servers, each started when it is asked for."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        super().__init__()
+        self._request = request
+
+    def __missing__(self, kind: str) -> Any:
+        return self._request.getfixturevalue({"redis": "valkey_server"}.get(kind, f"{kind}_server"))
+
+
+@pytest.fixture
+def places(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """Places for stores of any kind; what lies on a server stays there until that ends."""
+    servers = _Started(request)
+
+    class Here(Places):
+        def url(self, kind: str, name: str) -> str:
+            if kind == "s3":
+                for variable, value in servers[kind].environment.items():
+                    monkeypatch.setenv(variable, value)
+            return super().url(kind, name)
+
+    return Here(tmp_path, servers)

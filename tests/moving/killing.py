@@ -12,6 +12,29 @@ import pytest
 from stepwell.errors import RunArrivingError, RunMovedError
 from stepwell.store import Store
 
+PROGRAM = """
+import os, sys
+from stepwell_stores import open_store
+from tests.moving.killing import Fuse, Fused, kill
+from tests.moving.zoo import engine_on
+
+source, target = sys.argv[1:]
+engine_on(open_store("memory:")).migrate("memory:")  # what is imported late is imported once
+for url in (source, target):
+    open_store(url).close()
+for line in sys.stdin:
+    child = os.fork()  # a whole interpreter takes far longer to begin
+    if not child:
+        fuse = Fuse(int(line), kill)
+        moved = engine_on(Fused(open_store(source), fuse)).migrate(Fused(open_store(target), fuse))
+        os._exit(1 if moved.kept else 0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Moves once for each line of its input, which is the call that it is killed at; tells how that ended.
+
+It opens no store itself: no thread and no socket of a driver is there when it forks.
+"""
+
 
 class Killed(BaseException):
     """What a kill is within a process: nothing of ours runs after it."""
@@ -74,6 +97,6 @@ def whereabouts(source: Any, target: Any, run_id: str) -> str:
         return found[0]
     with pytest.raises(RunMovedError) as caught:
         source.head(run_id)
-    [arrival] = [one for one in target.arrivals(limit=99) if one.run.run_id == run_id]
+    [arrival] = [one for one in target.arrivals(limit=9999) if one.run.run_id == run_id]
     assert arrival.token == caught.value.token
     return "between"

@@ -15,25 +15,9 @@ from stepwell.testing.contract import ManualClock
 from stepwell_stores import open_store
 from stepwell_stores.memory import MemoryStore
 
-from .killing import Fuse, Fused, Killed, die, whereabouts
+from .killing import PROGRAM, Fuse, Fused, Killed, die, whereabouts
+from .places import SERVERS, Places, bury
 from .zoo import KINDS, engine_on, fill, finish, heads, judge, picture, refuses, same
-
-PROGRAM = """
-import os, sys
-from stepwell_stores import open_store
-from tests.moving.killing import Fuse, Fused, kill
-from tests.moving.zoo import engine_on
-
-source, target = sys.argv[1:]
-engine_on(open_store("memory:")).migrate("memory:")  # what is imported late is imported once
-for line in sys.stdin:
-    child = os.fork()  # a whole interpreter takes far longer to begin
-    if not child:
-        fuse = Fuse(int(line), kill)
-        moved = engine_on(Fused(open_store(source), fuse)).migrate(Fused(open_store(target), fuse))
-        os._exit(1 if moved.kept else 0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
 
 
 def killed_at(source: Any, target: Any, at: int) -> Fuse:
@@ -92,28 +76,33 @@ def test_whoever_is_left_on_the_source_goes_on_there(tmp_path: Path) -> None:
         judge(log, target)
 
 
-@pytest.mark.parametrize("way", [("sqlite", "file"), ("file", "sqlite")], ids="-".join)
+WAYS = [("sqlite", "file"), ("file", "sqlite"), ("postgres", "sqlite"), ("file", "postgres")]
+
+
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
 def test_killed_twenty_times_by_the_kernel(
-    way: tuple[str, str], tmp_path: Path, python: Callable[..., subprocess.Popen[str]]
+    way: tuple[str, str], places: Places, tmp_path: Path, python: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """One move of many runs, whose process is killed at twenty calls, one after the other."""
-    urls = {"sqlite": f"sqlite:///{tmp_path}/runs.db", "file": f"file:{tmp_path}/runs"}
-    source, target = (open_store(urls[kind]) for kind in way)
+    urls = [places.url(kind, name) for kind, name in zip(way, ("from", "to"), strict=True)]
+    source, target = map(open_store, urls)
     log, chance = tmp_path / "log", random.Random(7)
     fill(source, log, KINDS)
     before = picture(source)
-    process = python(PROGRAM, *(urls[kind] for kind in way))
+    process = python(PROGRAM, *urls)
     assert process.stdin is not None
     assert process.stdout is not None
-    ends, places = list[int](), Counter[str]()
+    ends, found = list[int](), Counter[str]()
     for number in range(21):
+        if way[0] in SERVERS:
+            bury(source)
         process.stdin.write(f"{chance.randrange(10, 45) if number < 20 else 10**9}\n")
         process.stdin.flush()
         ends.append(int(process.stdout.readline()))
-        places = Counter(whereabouts(source, target, run_id) for run_id in before)
-        assert places["between"] <= 1
+        found = Counter(whereabouts(source, target, run_id) for run_id in before)
+        assert found["between"] <= 1
     assert [*[-9] * 20, 0] == ends
-    assert {"target": len(before)} == places
+    assert {"target": len(before)} == found
     same(before, picture(target))
     for store in (source, target):
         assert [] == [part.problem for part in store.verify() if part.problem is not None]

@@ -126,6 +126,7 @@ FLOORS = {
     "kin": 4,
     "needs": 4,
     "ledger": 4,
+    "abandoning": 4,
     "migrating": 4,
     "moving": 4,
     "importing": 4,

@@ -24,20 +24,30 @@ from stepwell.store import (
     seal,
 )
 from stepwell.testing.contract import a_head, a_record, a_start
+from stepwell_stores import open_store
 from stepwell_stores.jsonl import JsonlStore
 from stepwell_stores.jsonl.files import Directory
 
 from .wrapped_tools import KINDS, make
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, "postgres"])
 def kind(request: pytest.FixtureRequest) -> str:
     return cast("str", request.param)
 
 
 @pytest.fixture
-def store(kind: str, tmp_path: Path) -> Iterator[Store]:
-    made = make(kind, tmp_path)
+def opened(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Store]:
+    """Open the same store once more."""
+    if kind == "postgres":
+        url = request.getfixturevalue("database")
+        return lambda: open_store(url)
+    return lambda: make(kind, tmp_path)
+
+
+@pytest.fixture
+def store(opened: Callable[[], Store]) -> Iterator[Store]:
+    made = opened()
     yield made
     made.close()
 
@@ -74,7 +84,7 @@ def rewritable(store: Store) -> Rewritable:
     return store
 
 
-def test_records_and_head_are_put_in_place_of_others(store: Store, kind: str, tmp_path: Path) -> None:
+def test_records_and_head_are_put_in_place_of_others(store: Store, kind: str, opened: Callable[[], Store]) -> None:
     """Of the open incarnation and the one before; everything else is as it was, also for who opens it anew."""
     lease, lines = filled(store)
     head = store.head("r")
@@ -84,7 +94,7 @@ def test_records_and_head_are_put_in_place_of_others(store: Store, kind: str, tm
     assert rewritable(store).rewrite("r", 1, 1, lines[1:], new, head=(head.head, head_after))
     old = lines_of(store, 0)
     assert rewritable(store).rewrite("r", 0, 0, old, [other(line) for line in old])
-    for one in (store, store if kind == "memory" else make(kind, tmp_path)):
+    for one in (store, store if kind == "memory" else opened()):
         assert lines_of(one, 1) == [lines[0], *new]
         assert lines_of(one, 0) == [other(line) for line in old]
         assert one.head("r") == replace(head, head=head_after)

@@ -33,6 +33,15 @@ def add_moving(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="wait so long for runs that somebody drives: 45s, 5m",
     )
     made.add_argument("--dry-run", action="store_true", help="move nothing, and tell what would be moved")
+    made.add_argument(
+        "--abandon",
+        action="store_true",
+        help="move nothing: list the runs that are on their way into TARGET since a move was broken off; with --yes "
+        "turn them away: they stay in SOURCE, and their ids in TARGET are free",
+    )
+    made.add_argument(
+        "--yes", action="store_true", help="with --abandon: nobody is moving these runs, and nobody will any more"
+    )
     made = verb(
         "import",
         _call_import,

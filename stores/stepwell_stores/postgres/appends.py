@@ -19,7 +19,8 @@ from ..group_commit import GroupCommit, _copied, _Write
 from ..liveness import ForkAware, watch_forks
 from .address import psycopg
 from .errors import NotWrittenError
-from .rows import Row, Statements, head_values
+from .history import row_of
+from .rows import Statements, head_values
 from .session import Session
 
 __all__ = ["Append", "AppendGroup", "Appender"]
@@ -123,12 +124,13 @@ class Appender:
         """Say why an append hit no row."""
         run_id, incarnation, fence, seq = one.at
         # the records first: they stay as they are, and the row may move on meanwhile
-        if one.lines and self._there(session, one):
-            return AlreadyCommitted(seq, incarnation)
-        row = session.one(self.sql.find, {"run": run_id, "clock": 0})
+        there = bool(one.lines) and self._there(session, one)
+        row = row_of(session, self.sql, run_id, {"clock": 0})
         if row is None:
             raise NotFoundError(f"no run {run_id!r}")
-        reason = Row(*row).position.refuses_owner(incarnation, seq, fence)
+        if there:
+            return AlreadyCommitted(seq, incarnation)
+        reason = row.position.refuses_owner(incarnation, seq, fence)
         if reason is None:
             raise NotWrittenError(f"{self.place}: run {run_id!r} was written to meanwhile; try again")
         return reason

@@ -4,21 +4,55 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepwell.errors import CorruptHistoryError, NotFoundError
-from stepwell.store import Tail, verify_lines
+import msgspec
 
+from stepwell.errors import CorruptHistoryError, NotFoundError, StoreUnavailableError
+from stepwell.store import Arrival, Departure, Tail, verify_lines
+
+from ..move_rules import refuse_absent
 from .rows import Row, Statements
 from .session import Session
 
-__all__ = ["checked", "found", "made_by", "read", "row_of", "table_of"]
+__all__ = ["checked", "found", "made_by", "missing", "read", "row_of", "table_of"]
 
 _END = 2**31 - 1
+_TRIES = 20  # to find a run that comes and goes
 
 
 def row_of(session: Session, sql: Statements, run_id: str, clock: dict[str, int], *, lock: bool = False) -> Row | None:
-    """The row of a run, locked for the transaction if that is wanted."""
-    found = session.one(sql.lock if lock else sql.find, {"run": run_id, **clock})
-    return None if found is None else Row(*found)
+    """The row of a run, locked for the transaction if that is wanted.
+
+    Raises:
+        RunMovedError, RunArrivingError: it is somewhere else.
+    """
+    for _ in range(_TRIES):
+        found = session.one(sql.lock if lock else sql.find, {"run": run_id, **clock})
+        if found is not None:
+            return Row(*found)
+        if missing(session, sql, run_id) is not None:
+            return None
+    raise _restless(run_id)
+
+
+def missing(session: Session, sql: Statements, run_id: str) -> int | None:
+    """The fence that stays of a run that was looked for in vain, 0 when there never was one; None: it is here now.
+
+    Raises:
+        RunMovedError, RunArrivingError: it is somewhere else.
+    """
+    row = session.one(sql.absent, {"run": run_id})
+    assert row is not None  # it is there whatever the tables have
+    here, departure, arrival, fence = row
+    if here:
+        return None
+    if departure is not None or arrival is not None:
+        departed = None if departure is None else msgspec.json.decode(departure, type=Departure)
+        refuse_absent(run_id, departed, None if arrival is None else msgspec.json.decode(arrival, type=Arrival))
+    return int(fence or 0)
+
+
+def _restless(run_id: str) -> StoreUnavailableError:
+    return StoreUnavailableError(f"run {run_id!r} comes and goes; try again")
 
 
 def found(session: Session, sql: Statements, run_id: str, clock: dict[str, int]) -> Row:
@@ -52,11 +86,16 @@ def read(
     start = min(max(from_seq, 0), _END)
     stop = _END if limit is None else min(_END, start + max(limit, 0))
     number = None if incarnation is None else b"%d" % incarnation
-    there = session.quick(sql.read, (run_id.encode(), number, b"%d" % start, b"%d" % stop))
+    for _ in range(_TRIES):
+        there = session.quick(sql.read, (run_id.encode(), number, b"%d" % start, b"%d" % stop))
+        if there.ntuples:
+            break
+        if missing(session, sql, run_id) is not None:
+            return None
+    else:
+        raise _restless(run_id)
     get: Any = there.get_value  # no body is NULL
     lines: list[bytes] = [get(row, 0) for row in range(there.ntuples)]
-    if not lines:
-        return None
     newest, end, closed, *counted = map(int, lines.pop(0).split())
     which = newest if incarnation is None else incarnation
     if not 0 <= which <= newest:

@@ -18,7 +18,7 @@ from ..rules import Position, blocked_from, blocked_json, status_from, waiting_f
 from .schema import SCHEMA_VERSION
 from .session import DURABLY, LOCK_SECONDS, Quick
 
-__all__ = ["HEAD", "Row", "Statements", "head_values", "key_of"]
+__all__ = ["HEAD", "Row", "Statements", "head_values", "key_of", "sets_of_head"]
 
 HEAD = ("status", "due", "waiting", "blocked", "blocked_by", "workflow", "version", "created", "tags", "updated")
 """The columns that a head fills."""
@@ -108,6 +108,11 @@ def head_values(head: Head) -> dict[str, Any]:
         "tags": _written(json.dumps(list(head.tags.items()))) if head.tags else "[]",
         "updated": head.updated,
     }
+
+
+def sets_of_head() -> str:
+    """What an UPDATE sets of `head_values`."""
+    return _SETS
 
 
 # Postgres reads no JSON with a NUL in it. So one is written as \u001a0, and \u001a itself as \u001a1.
@@ -202,7 +207,8 @@ class Statements:
         self.find = f"SELECT {self.columns} FROM {t}runs r WHERE r.run_id = %(run)s"
         self.lock = f"{self.find} FOR UPDATE"
         self.first = f"SELECT body FROM {t}events WHERE run_id = %s AND incarnation = %s AND seq = %s"
-        self.buried = f"SELECT fence FROM {t}deleted WHERE run_id = %s"
+        self.absent = f"""SELECT EXISTS (SELECT FROM {t}runs WHERE run_id = %(run)s), d.departure, d.arrival, d.fence
+            FROM (VALUES (1)) AS one LEFT JOIN {t}deleted d ON d.run_id = %(run)s"""
         self.attempt = f"SELECT incarnation, seq FROM {t}attempts WHERE run_id = %s AND attempt_id = %s"
         put = f"""put AS (INSERT INTO {t}events
                 SELECT %(run)s::text, %(incarnation)s::integer, %(seq)s::integer + b.i - 1, b.body FROM {bodies}),
@@ -243,8 +249,8 @@ class Statements:
             freed AS (DELETE FROM {t}events x USING gone WHERE x.run_id = gone.run_id
                 RETURNING octet_length(x.body) AS bytes),
             attempts AS (DELETE FROM {t}attempts x USING gone WHERE x.run_id = gone.run_id),
-            kept AS (INSERT INTO {t}deleted SELECT run_id, fence, created, (SELECT sum(bytes) FROM freed),
-                    pg_table_size('{t}events') FROM gone
+            kept AS (INSERT INTO {t}deleted (run_id, fence, created, freed, taken)
+                    SELECT run_id, fence, created, (SELECT sum(bytes) FROM freed), pg_table_size('{t}events') FROM gone
                 ON CONFLICT (run_id) DO UPDATE SET fence = excluded.fence, created = excluded.created,
                     freed = excluded.freed, taken = excluded.taken)
             SELECT 1 FROM gone"""
@@ -294,7 +300,7 @@ class Statements:
     @staticmethod
     def _read(t: str) -> str:
         """The run's position as text, then the records; all of one snapshot."""
-        number = f"coalesce($2::integer, (SELECT incarnation FROM {t}runs WHERE run_id = $1))"
+        number = f"(SELECT coalesce($2::integer, incarnation) FROM {t}runs WHERE run_id = $1)"
         return f"""SELECT body FROM (
                 (SELECT -1 AS seq, convert_to(concat_ws(' ', r.incarnation, r.next_seq, r.closed::integer,
                         CASE WHEN $2::integer < r.incarnation THEN (SELECT count(*) FROM {t}events e

@@ -147,7 +147,23 @@ CREATE TRIGGER stepwell_waits_deleted AFTER DELETE ON "{0}".stepwell_runs
     FOR EACH ROW WHEN (OLD.waiting <> '[]') EXECUTE FUNCTION "{0}".stepwell_waiting();
 """
 
-_MIGRATIONS = (_VERSION_1,)
+# Runs that went to another store, and those that come from one: their records are there already, but no row of theirs.
+# A row of incarnation -1 is held by who takes an id for a run that is to come, and never committed.
+_VERSION_2 = """
+ALTER TABLE "{0}".stepwell_deleted ADD COLUMN departure text COLLATE "C", ADD COLUMN arrival text COLLATE "C";
+CREATE INDEX stepwell_deleted_arriving ON "{0}".stepwell_deleted (run_id) WHERE arrival IS NOT NULL;
+
+CREATE OR REPLACE FUNCTION "{0}".stepwell_fenced() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.incarnation >= 0 AND EXISTS (SELECT FROM "{0}".stepwell_deleted d WHERE d.run_id = NEW.run_id
+            AND (d.fence >= NEW.fence OR d.departure IS NOT NULL OR d.arrival IS NOT NULL)) THEN
+        RAISE EXCEPTION 'this fence was given to a run that was deleted, or a run of this id is elsewhere'
+            USING ERRCODE = 'SW001';
+    END IF;
+    RETURN NULL;
+END $$;
+"""
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2)
 """What brings the tables from version 0, 1, ... to the next. Never changed once released, only added to."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

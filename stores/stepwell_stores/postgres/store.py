@@ -50,8 +50,9 @@ from .connections import Connections, Pool
 from .errors import AmbiguousError, NotWrittenError
 from .guest import joined
 from .hints import Hints
-from .history import found, made_by, read, row_of
+from .history import found, made_by, missing, read, row_of
 from .leases import asked, first, grant
+from .moves import MoveStatements, PostgresMoves
 from .rows import Row, Statements, head_values
 from .schema import check_version
 from .session import Session
@@ -64,10 +65,10 @@ __all__ = ["PostgresStore", "joined"]
 T = TypeVar("T")
 
 _TRIES = 5  # of a create that meets others who create and delete the same run
-_TAKEN = "SW001"  # raised by the database: this fence was given to a run that was deleted
+_TAKEN = "SW001"  # raised by the database: this fence was given to a run that was deleted, or the run is elsewhere
 
 
-class PostgresStore(PostgresUpkeep):
+class PostgresStore(PostgresMoves, PostgresUpkeep):
     """Keeps histories in a schema of a Postgres database; a commit survives what the server's settings say.
 
     Args:
@@ -99,6 +100,7 @@ class PostgresStore(PostgresUpkeep):
         self.place = f"the pool's Postgres database, schema {self.schema}" if address is None else address.place
         self._clock = clock
         self._sql = Statements(self.schema, clocked=clock is not None)
+        self._move_sql = MoveStatements(self._sql)
         self._connections = Connections(
             address,
             pool,
@@ -145,11 +147,11 @@ class PostgresStore(PostgresUpkeep):
 
         def work(session: Session) -> CreateOutcome:
             fence = 1
-            for _ in range(_TRIES):
+            for left in range(_TRIES, 0, -1):
                 try:
                     made = make(session, fence)
-                except psycopg.Error as e:
-                    if e.sqlstate != _TAKEN:
+                except psycopg.Error as e:  # it may meet records that are staged under this id
+                    if e.sqlstate != _TAKEN and (left == 1 or not isinstance(e, psycopg.errors.UniqueViolation)):
                         raise
                 else:
                     if made is not None:
@@ -157,8 +159,7 @@ class PostgresStore(PostgresUpkeep):
                     there = self._in_transaction(session, lambda: self._there(session, run_id, attempt_id, lease))
                     if there is not None:
                         return there
-                buried = session.one(self._sql.buried, (run_id,))
-                fence = 1 if buried is None else buried[0] + 1
+                fence = (missing(session, self._sql, run_id) or 0) + 1
             raise NotWrittenError(f"{self.place}: run {run_id!r} is created and deleted by others; try again")
 
         return self._bell.due.told(self._attempt(lambda: self._connections.write(work)), head.due)

@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stepwell.errors import CorruptHistoryError
-from stepwell.store import ClosedKey, Durability, RunHead, Status, StoreSize
+from stepwell.store import ClosedKey, Durability, Head, RunHead, Status, StoreSize
 
 from ..rules import check_limit, status_from
 from .address import psycopg
 from .connections import Connections
+from .rewrite import rewrite
 from .rows import Row, Statements
 from .session import Session
 
@@ -101,6 +102,22 @@ class PostgresUpkeep:
             return row.run_head(self.place)
         except CorruptHistoryError:
             return None
+
+    def rewrite(
+        self,
+        run_id: str,
+        incarnation: int,
+        from_seq: int,
+        old: Sequence[bytes],
+        new: Sequence[bytes],
+        *,
+        head: tuple[Head, Head] | None = None,
+    ) -> bool:
+        """Put other records in place of these; see `Rewritable`."""
+        at, clock = (run_id, incarnation, from_seq), self._now()
+        return self._connections.transaction(
+            lambda session: rewrite(session, self._sql, self.place, at, old, new, head, clock)
+        )
 
     def size(self) -> StoreSize:
         """How large it is; see the port.

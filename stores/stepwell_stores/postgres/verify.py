@@ -84,7 +84,9 @@ class _Look:
 
     def _orphans(self, name: str, session: Session) -> list[str]:
         runs = f"SELECT FROM {self.sql.table}runs r WHERE r.run_id = x.run_id"
-        statement = f"SELECT DISTINCT run_id FROM {self.sql.table}{name} x WHERE NOT EXISTS ({runs})"
+        comes = f"SELECT FROM {self.sql.table}deleted d WHERE d.run_id = x.run_id AND d.arrival IS NOT NULL"
+        none = f"NOT EXISTS ({runs}) AND NOT EXISTS ({comes})"
+        statement = f"SELECT DISTINCT run_id FROM {self.sql.table}{name} x WHERE {none}"
         return [run_id for (run_id,) in session.run(statement)]
 
     def _run(self, run_id: str) -> Iterator[Verified]:

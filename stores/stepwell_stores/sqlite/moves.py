@@ -35,7 +35,9 @@ _STAGED = """SELECT body FROM stepwell_events WHERE run_id = ?1 AND incarnation 
     AND EXISTS (SELECT 1 FROM stepwell_deleted d WHERE d.run_id = ?1 AND d.arrival IS NOT NULL)
     AND NOT EXISTS (SELECT 1 FROM stepwell_runs r WHERE r.run_id = ?1) ORDER BY seq LIMIT ?4"""
 _COUNT = "SELECT coalesce(max(seq) + 1, 0) FROM stepwell_events WHERE run_id = ? AND incarnation = ?"
-_REPLACE = "DELETE FROM stepwell_events WHERE run_id = ? AND incarnation = ? AND seq >= ? AND seq < ?"
+_REPLACE = [
+    f"DELETE FROM stepwell_{name} WHERE run_id = ? AND incarnation = ? AND seq >= ? AND seq < ?" for name in _TABLES
+]
 _BEYOND = [f"DELETE FROM stepwell_{name} WHERE run_id = ? AND incarnation = ? AND seq >= ?" for name in _TABLES]
 _LATER = [f"DELETE FROM stepwell_{name} WHERE run_id = ? AND incarnation > ?" for name in _TABLES]
 _ATTEMPT = "INSERT OR REPLACE INTO stepwell_attempts (run_id, attempt_id, incarnation, seq) VALUES (?, ?, ?, ?)"
@@ -78,7 +80,8 @@ class SqliteMoves:
             if not before or seq > _count(db, run_id, incarnation):
                 raise InvalidInputError(f"run {run_id!r}, incarnation {incarnation}: nothing is staged before {seq}")
             check_staged(run_id, seq, lines)
-            db.execute(_REPLACE, (run_id, incarnation, seq, seq + len(lines)))
+            for statement in _REPLACE:
+                db.execute(statement, (run_id, incarnation, seq, seq + len(lines)))
             insert(db, run_id, incarnation, seq, list(lines))
             named = [(run_id, attempt, incarnation, at) for attempt, at in attempts_of(lines)]
             if named:

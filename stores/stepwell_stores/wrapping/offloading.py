@@ -22,14 +22,22 @@ from typing import Any, cast
 
 import msgspec
 
-from stepwell.errors import CorruptHistoryError, InvalidInputError, StoreError, StoreMisconfiguredError
-from stepwell.store import Draft, Durability, Head, RunHead, Store, StoreSize
+from stepwell.errors import (
+    CorruptHistoryError,
+    InvalidInputError,
+    RunArrivingError,
+    RunMovedError,
+    StoreError,
+    StoreMisconfiguredError,
+)
+from stepwell.store import Arrival, Departure, Draft, Durability, Head, Movable, RunHead, Store, StoreSize
 
 from ..file_names import decode, encode
 from ..rules import Clock, system_clock
 from .blobs import TEMPORARY, Blob, BlobStore, open_blobs
 from .encrypted import EncryptedStore
 from .lines import body_of, corrupt, joined, matched, place, remade, split
+from .moves import WrappedMoves
 from .wrapper import Wrapper, find
 
 __all__ = ["Collected", "OffloadingStore"]
@@ -41,6 +49,7 @@ GRACE = 24 * 3600.0
 _OWN = re.compile(rb'(?:\A|,)"blob":"([a-z0-9_=./-]{1,900})","bytes":([0-9]{1,15}),"sha256":"([0-9a-f]{64})"(?=,|\Z)')
 _PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.[0-9a-f]+")
 _HEX = 120
+_PAGE = 500  # records whose blobs are looked for at once
 
 
 class Collected(msgspec.Struct, frozen=True):
@@ -179,13 +188,18 @@ class OffloadingStore(Wrapper):
         kept = unknown = removed = size = looked = 0
         for folder, group in groupby(blobs, key=lambda blob: blob.name.rpartition("/")[0]):
             found = list(group)
-            run_id, head = run_of(folder), None
+            run_id, head, arriving = run_of(folder), None, False
             if run_id is not None:
-                head = self.inner.head(run_id)
+                try:
+                    head = self.inner.head(run_id)
+                except RunArrivingError:
+                    arriving = True
+                except RunMovedError:
+                    pass  # as one that was deleted
             for blob in found:
                 if run_id is None or not _is_ours(blob):
                     unknown += 1
-                elif self._is_garbage(run_id, head, blob, before):
+                elif self._is_garbage(run_id, head, arriving, blob, before):
                     garbage.append(blob)
                 else:
                     kept += 1
@@ -198,14 +212,17 @@ class OffloadingStore(Wrapper):
                 progress(looked / len(blobs))
         return Collected(removed, size, kept, unknown)
 
-    def _is_garbage(self, run_id: str, head: RunHead | None, blob: Blob, before: int) -> bool:
+    def _is_garbage(self, run_id: str, head: RunHead | None, arriving: bool, blob: Blob, before: int) -> bool:
         """Whether no record names a blob, nor ever will."""
         if blob.put >= before:
             return False  # the record that names it may be under way, also one that is rewritten in its place
         found = _PLACE.fullmatch(blob.name.rpartition("/")[2])
-        if found is None or head is None:  # never finished, or of a run that isn't there
+        if found is None or (head is None and not arriving):  # never finished, or of a run that isn't there
             return True
         incarnation, seq = int(found[1]), int(found[2])
+        if head is None:
+            lines = cast("Any", self.inner).staged(run_id, incarnation, seq, limit=1)
+            return bool(lines) and _named(lines[0]) != blob.name  # none: it is not staged yet, or has landed by now
         current = incarnation == head.incarnation
         if incarnation > head.incarnation or (current and seq >= head.seq and not head.closed):
             return False  # nothing stands in its place yet
@@ -213,6 +230,11 @@ class OffloadingStore(Wrapper):
         if tail is None:
             return False  # the run has just been removed; next time
         return not tail.records or tail.from_seq != seq or _named(tail.records[0]) != blob.name
+
+    # ---- runs that come and go
+
+    def _moves(self, inner: Movable) -> WrappedMoves:
+        return MovesWithBlobs(self, inner)
 
     # ---- rewriting
 
@@ -242,6 +264,53 @@ class OffloadingStore(Wrapper):
             with contextlib.suppress(StoreError):  # `collect` finds them
                 self.blobs.delete(unneeded)
         return done
+
+
+class MovesWithBlobs(WrappedMoves):
+    """Arrivals and departures, with which blobs go.
+
+    Only blobs go that the records name which are about to go, and not all of the run's: others may be under way with
+    records of a run that takes the id next.
+    """
+
+    def __init__(self, store: OffloadingStore, inner: Movable) -> None:
+        super().__init__(store, inner)
+        self._store = store
+
+    def turn_away(self, arrival: Arrival) -> bool:
+        """Forget a run that is to come, and remove its blobs; see the port."""
+        run_id = arrival.run.run_id
+        return self._removing(
+            run_id,
+            lambda number, seq: self._inner.staged(run_id, number, seq, limit=_PAGE),
+            lambda: self._inner.turn_away(arrival),
+        )
+
+    def depart(self, seen: RunHead, departure: Departure) -> bool:
+        """Remove a run that goes on elsewhere, and its blobs; see the port."""
+
+        def lines(number: int, seq: int) -> list[bytes]:
+            try:
+                tail = self._store.inner.read(seen.run_id, seq, incarnation=number, limit=_PAGE)
+            except (RunMovedError, RunArrivingError):
+                return []
+            return [] if tail is None or tail.from_seq != seq else tail.records
+
+        return self._removing(seen.run_id, lines, lambda: self._inner.depart(seen, departure))
+
+    def _removing(self, run_id: str, lines: Callable[[int, int], list[bytes]], remove: Callable[[], bool]) -> bool:
+        """Remove what `lines` gives by incarnation and seq, and then its blobs."""
+        blobs, names = self._store.blobs, list[str]()
+        if next(iter(blobs.list(folder_of(run_id))), None) is not None:
+            number = seq = 0
+            while found := lines(number, seq):
+                names += [name for line in found if (name := _named(line)) is not None]
+                number, seq = (number, seq + _PAGE) if len(found) == _PAGE else (number + 1, 0)
+        gone = remove()
+        if gone and names:
+            with contextlib.suppress(StoreError):  # `collect` finds what is left
+                blobs.delete(names)
+        return gone
 
 
 def folder_of(run_id: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from stepwell.errors import CorruptHistoryError, StoreMisconfiguredError, StoreUnavailableError
-from stepwell.store import SEALED, Draft, Head, HeadFilter, RunHead
+from stepwell.store import SEALED, Draft, Head, HeadFilter, Movable, RunHead, Store
 
 from .keys import Key
 from .lines import body_of, matched, place, remade
@@ -62,8 +62,8 @@ def rekey(store: Wrapper, proof: Wrapper, key: Key, *, hide_tags: bool) -> Itera
         hide_tags: whether tags are to be hidden.
 
     Raises:
-        StoreMisconfiguredError: the inner store can't rewrite records, a key is missing, or others go on to write with
-            another key.
+        StoreMisconfiguredError: the inner store can't rewrite records, a key is missing, others go on to write with
+            another key, or a run is on its way into the store.
         CorruptHistoryError: a record is damaged, or is not what was written.
     """
     if not callable(getattr(store.inner, "rewrite", None)):
@@ -76,12 +76,23 @@ def rekey(store: Wrapper, proof: Wrapper, key: Key, *, hide_tags: bool) -> Itera
         changed = work.done.rewritten
         yield from work.all_runs()
         if work.done.rewritten == changed:
+            _refuse_arriving(store.inner)
             return
         work.next_pass()
     raise StoreMisconfiguredError(
         f"others go on to write with another key than {work.done.key!r}: make it the current one of all processes "
         "first, and call again"
     )
+
+
+def _refuse_arriving(inner: Store) -> None:
+    """Say that there are records that can't be rewritten: those of runs that are not here yet."""
+    for arrival in inner.arrivals(limit=1) if isinstance(inner, Movable) else ():
+        raise StoreMisconfiguredError(
+            f"every run is under the current key, but run {arrival.run.run_id!r} is on its way here from "
+            f"{arrival.origin}, perhaps under another one: end that move, or stepwell migrate --abandon it, and call "
+            "again"
+        )
 
 
 class _Work:

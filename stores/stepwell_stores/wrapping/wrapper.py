@@ -23,6 +23,7 @@ from stepwell.store import (
     HeadFilter,
     Lease,
     LeaseRequest,
+    Movable,
     NotApplied,
     RunHead,
     Store,
@@ -36,6 +37,7 @@ from stepwell.store import (
 
 from ..rules import check_append, check_first, check_opening
 from .lines import body_of, matched, place, remade
+from .moves import METHODS, WrappedMoves
 
 __all__ = ["Wrapper", "find"]
 
@@ -66,6 +68,10 @@ class Wrapper:
         self._end = self.MARK.encode()
         if callable(getattr(store, "transact", None)):
             self.transact = self._transact
+        if isinstance(store, Movable):
+            moves = self._moves(store)
+            for name in METHODS:
+                setattr(self, name, getattr(moves, name))
 
     @property
     def path(self) -> Any:
@@ -96,6 +102,10 @@ class Wrapper:
     def _head_out(self, run: RunHead) -> RunHead:
         """A head as the inner store gave it, changed back."""
         return run
+
+    def _moves(self, inner: Movable) -> WrappedMoves:
+        """What it does when runs come and go; only asked for around a store that can move them."""
+        return WrappedMoves(self, inner)
 
     # ---- records, there and back
 
