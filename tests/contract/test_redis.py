@@ -9,11 +9,11 @@ from hypothesis import settings
 from tests.servers.valkey import Valkey
 
 from stepwell.store import Store
-from stepwell.testing.contract import ManualClock, Persistence, StoreContract, StoreMachine
+from stepwell.testing.contract import ManualClock, Moving, Persistence, StoreContract, StoreMachine
 from stepwell_stores.redis import RedisStore
 
 
-class TestRedis(StoreContract, Persistence):
+class TestRedis(StoreContract, Persistence, Moving):
     @pytest.fixture(autouse=True)
     def _place(self, valkey_server: Valkey) -> None:
         self.url, self.clock = valkey_server.url(prefix=uuid.uuid4().hex), ManualClock()

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from stepwell.store import Store
-from stepwell.testing.contract import ManualClock, Persistence, StoreContract, StoreMachine
+from stepwell.testing.contract import ManualClock, Moving, Persistence, StoreContract, StoreMachine
 from stepwell_stores.s3 import S3Store
 
 
@@ -32,13 +32,13 @@ class Bucketed:
         return self.make_store()
 
 
-class TestS3(Bucketed, StoreContract, Persistence):
+class TestS3(Bucketed, StoreContract, Persistence, Moving):
     @pytest.fixture(autouse=True)
     def _place(self, s3_server: Any) -> None:
         self.bucket, self.prefix, self.clock = s3_server.open(), uuid.uuid4().hex, ManualClock()
 
 
-class TestInMemory(Bucketed, StoreContract, Persistence):
+class TestInMemory(Bucketed, StoreContract, Persistence, Moving):
     @pytest.fixture(autouse=True)
     def _place(self) -> None:
         from obstore.store import MemoryStore

@@ -10,13 +10,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CAN_BE_KILLED", "MOVABLE", "SERVERS", "STORES", "Places", "bury", "serving"]
+__all__ = ["CAN_BE_KILLED", "SERVERS", "STORES", "Places", "bury", "serving"]
 
 STORES = ("memory", "file", "sqlite", "postgres", "redis", "s3")
 """All stores that bring their own bytes somewhere."""
-
-MOVABLE = ("memory", "file", "sqlite", "postgres")
-"""Those whose runs can be moved; of the others the tests see that they say so."""
 
 SERVERS = ("postgres", "redis", "s3")
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from obstore.store import MemoryStore
 
-from stepwell.errors import NotFoundError
+from stepwell.errors import CorruptHistoryError, NotFoundError
 from stepwell.store import AlreadyCommitted, Committed, Created, Exists, HeadFilter, Lease, LeaseRequest, envelope, seal
 from stepwell.testing.contract import ManualClock, a_head, a_record, a_start
 from stepwell_stores.s3 import S3Store
@@ -202,6 +202,8 @@ def many(seeds: range, **options: Any) -> tuple[Counter[str], list[str]]:
         world = World(seed, **options)
         try:
             world.run()
+        except CorruptHistoryError as error:
+            world.wrong.append(str(error))
         finally:
             for one in world.sleepers:
                 one.store.close()

@@ -6,6 +6,8 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from stepwell.errors import (
     CorruptHistoryError,
     StepwellError,
@@ -13,8 +15,11 @@ from stepwell.errors import (
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
+from stepwell.moves import Arrival, Departure
 
-__all__ = ["AmbiguousError", "NotWrittenError", "meaning", "newer", "plainly"]
+from ..move_rules import refuse_absent
+
+__all__ = ["AmbiguousError", "NotWrittenError", "meaning", "newer", "plainly", "refuse_away"]
 
 
 class NotWrittenError(StoreUnavailableError):
@@ -121,4 +126,13 @@ def newer(version: bytes, where: str) -> str:
     """The text about keys of a layout that is not known here."""
     return (
         f"{where}: has keys of layout {version.decode(errors='replace')}, and this stepwell knows 1; upgrade stepwell"
+    )
+
+
+def refuse_away(run_id: str, arrival: bytes | None, departure: bytes | None) -> None:
+    """Say of a run that is not here where it is; what a script knows of that is JSON."""
+    refuse_absent(
+        run_id,
+        None if departure is None else msgspec.json.decode(departure, type=Departure),
+        None if arrival is None else msgspec.json.decode(arrival, type=Arrival),
     )

@@ -9,14 +9,20 @@ Keys, all with the prefix in braces, so that a cluster keeps them on one node; N
 
     meta                      hash: `format`, the version of this layout
     run:NAME                  hash: the run's row (see `FIELDS`), and `a:ATTEMPT` for each attempt from outside
-    log:BIRTH:INCARNATION:NAME  list: sealed records; BIRTH is the fence that the run was created with
+    log:BIRTH:INCARNATION:NAME  list: sealed records; BIRTH is the fence that the run was created with, or text that
+                              was made when it began to arrive from another store
     ix:INDEX                  sorted set of run ids by created: all, open, closed, leased, status:S, ...
     due, due:KIND             sorted set of runs that nobody holds by due; KIND stands for what blocks them
     until, until:KIND         sorted set of runs that are held by the end of the lease
     kinds                     hash: KIND -> JSON list of fingerprints
     fin:WORKFLOW, fins        sorted set of closed runs by updated; the workflows that have any
-    gone                      hash: run id -> fence and created of a run that was deleted
+    gone                      hash: run id -> fence and created of a run that was deleted, or moved away; fence 0:
+                              there was none yet, and one arrives
     trash                     hash: logs of deleted runs that are still to be removed
+    move:NAME                 hash: `a` the run that arrives under this id, `t` its token, `i` its incarnation, `l` the
+                              BIRTH of its logs, which no other has; `d` where the run of this id went
+    in:NAME                   hash: attempts of the records that are staged, as a run's row has them
+    arriving                  sorted set of the ids under which runs arrive
 
 Numbers stay text, since Lua would write large ones with an exponent.
 """
@@ -75,6 +81,12 @@ local function load(id)
   if run and run.damaged then error('DAMAGED ' .. run.key .. ' field ' .. run.damaged .. ' is missing') end
   return run
 end
+-- the answer when there is no such run: where it is, if that is known
+local function none(id)
+  local at = redis.call('HMGET', base .. 'move:' .. enc(id), 'a', 'd')
+  if at[1] or at[2] then return {'away', at[1], at[2]} end
+  return {'none'}
+end
 local function live(run) return run.u ~= '' and tonumber(run.u) > now() end
 local function row(run)
   return {run.id, run.i, run.seq, run.f, run.c, live(run) and run.u or '', run.d, run.h, run.n}
@@ -103,7 +115,9 @@ end
 
 local ops = {}
 local function op(...) ops[#ops + 1] = {...} end
-local PROBES = {RPUSH = 'LLEN', HSET = 'HLEN', HDEL = 'HLEN', ZADD = 'ZCARD', ZREM = 'ZCARD'}
+local PROBES = {
+  RPUSH = 'LLEN', LSET = 'LLEN', LTRIM = 'LLEN', HSET = 'HLEN', HDEL = 'HLEN', ZADD = 'ZCARD', ZREM = 'ZCARD'
+}
 local function commit()
   for _, o in ipairs(ops) do if PROBES[o[1]] then redis.call(PROBES[o[1]], o[2]) end end
   for _, o in ipairs(ops) do redis.call(unpack(o)) end

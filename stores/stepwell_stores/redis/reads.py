@@ -6,14 +6,14 @@ from .prelude import Script
 
 __all__ = ["CLOSED", "COUNTS", "HEAD", "HEADS", "LOGS", "LOOK", "NAMES", "NEXT_DUE", "READ", "SIZES", "STRAYS", "TAIL"]
 
-HEAD = Script("head", "local run = load(ARGV[2])\nif not run then return {'none'} end\nreturn {'done', row(run)}")
+HEAD = Script("head", "local run = load(ARGV[2])\nif not run then return none(ARGV[2]) end\nreturn {'done', row(run)}")
 
 # from, incarnation or '', how many at most, bytes at most, how they are given, birth that was seen or ''
 READ = Script(
     "read",
     """
 local run = load(ARGV[2])
-if not run then return {'none'} end
+if not run then return none(ARGV[2]) end
 if ARGV[8] ~= '' and ARGV[8] ~= run.b then return {'changed'} end
 local number = ARGV[4] == '' and run.i or ARGV[4]
 if tonumber(number) < 0 or tonumber(number) > tonumber(run.i) then return {'none'} end
@@ -252,10 +252,11 @@ for j = 2, #ARGV do
   if kind == 'run' and redis.call('EXISTS', ARGV[j]) == 1 then
     if not redis.call('ZSCORE', base .. 'ix:all', plain(rest)) then stray(ARGV[j], 'a run that no list has') end
   elseif kind == 'log' and redis.call('EXISTS', ARGV[j]) == 1 then
-    local birth, number, name = string.match(rest, '^(%d+):(%d+):(.*)$')
+    local birth, number, name = string.match(rest, '^([^:]+):(%d+):(.*)$')
     local run = redis.call('HMGET', base .. 'run:' .. (name or ''), 'b', 'i')
     local owned = run[1] and run[1] == birth and tonumber(number) <= tonumber(run[2])
     local left = birth and redis.call('HGET', base .. 'trash', birth .. ':' .. name)
+    if birth and redis.call('HGET', base .. 'move:' .. name, 'l') == birth then left = true end
     if not owned and not left then stray(ARGV[j], 'records that belong to no run') end
   end
 end

@@ -22,6 +22,8 @@ if run then
   return {'made', lease}
 end
 local gone = redis.call('HGET', base .. 'gone', ARGV[2])
+local away = gone and none(ARGV[2])
+if away and away[1] == 'away' then return away end
 local fence = gone and int(tonumber(string.match(gone, '^%d+')) + 1) or '1'
 if fence ~= ARGV[4] then return {'moved', fence} end
 local name = enc(ARGV[2])
@@ -45,7 +47,7 @@ OPEN = Script(
     "open_incarnation",
     """
 local run = load(ARGV[2])
-if not run then return {'none'} end
+if not run then return none(ARGV[2]) end
 local number, fence, seq = ARGV[5], ARGV[6], ARGV[7]
 local before = places(run)
 if tonumber(number) <= tonumber(run.i) and number ~= '0' and marked(log_of(run.b, number, run.name), ARGV[3]) then
@@ -86,7 +88,7 @@ APPEND = Script(
 local name, first = enc(ARGV[2]), 9
 if ARGV[8] == '1' then first = 17 end
 local at = redis.call('HMGET', base .. 'run:' .. name, 'i', 'f', 'c', 'b')
-if not at[1] then return {'none'} end
+if not at[1] then return none(ARGV[2]) end
 local log = log_of(at[4], at[1], name)
 local seq = redis.call('LLEN', log)
 if at[1] ~= ARGV[3] or seq ~= tonumber(ARGV[4]) or at[2] ~= ARGV[5] or at[3] ~= '0' then
@@ -125,7 +127,7 @@ TELL = Script(
     "tell",
     """
 local run = load(ARGV[2])
-if not run then return {'none'} end
+if not run then return none(ARGV[2]) end
 local known = redis.call('HGET', run.key, 'a:' .. ARGV[3])
 local before = places(run)
 if known then
@@ -162,7 +164,7 @@ CLAIM = Script(
     "claim",
     """
 local run = load(ARGV[2])
-if not run then return {'none'} end
+if not run then return none(ARGV[2]) end
 local before = places(run)
 local lease = ask(run, ARGV[3], ARGV[4], ARGV[5])
 if not lease then return {'busy', row(run)} end
@@ -231,7 +233,7 @@ SWEEP = Script(
     """
 local left = redis.call('HGET', base .. 'trash', ARGV[2])
 if not left then return {'done', '0'} end
-local birth, name = string.match(ARGV[2], '^(%d+):(.*)$')
+local birth, name = string.match(ARGV[2], '^([^:]+):(.*)$')
 local last = tonumber(left)
 local stop = math.max(0, last - tonumber(ARGV[3]) + 1)
 for number = last, stop, -1 do op('UNLINK', log_of(birth, int(number), name)) end

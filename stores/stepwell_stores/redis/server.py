@@ -15,7 +15,7 @@ from typing import Any
 from stepwell.errors import ClosedError, NewerFormatError, StoreMisconfiguredError
 
 from ..liveness import ForkAware, watch_forks
-from .errors import AmbiguousError, NotWrittenError, meaning, newer, plainly
+from .errors import AmbiguousError, NotWrittenError, meaning, newer, plainly, refuse_away
 from .prelude import Script
 from .settings import check, read_settings
 from .where import Where
@@ -122,11 +122,14 @@ class Server(ForkAware):
             NotWrittenError: it was not run.
             AmbiguousError: it may have been run.
             StoreError, CorruptHistoryError: it was not run to its end, and changed nothing.
+            RunMovedError, RunArrivingError: the run that it names is not here, and it is known where it is.
         """
         self.check_open()
         answer = self._send([("EVALSHA", script.sha, 1, self._meta, *values)], script)[0]
         if answer[0] == b"format":
             raise NewerFormatError(newer(answer[1], self.where.name), place=self.where.name)
+        if answer[0] == b"away":
+            refuse_away(str(values[1]), *answer[1:])
         found: list[Any] = answer
         return found
 

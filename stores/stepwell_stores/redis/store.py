@@ -41,6 +41,7 @@ from . import reads, scripts
 from .errors import AmbiguousError, NotWrittenError, plainly
 from .hints import Hints
 from .history import read
+from .moves import RedisMoves
 from .rows import head_values, lease_from, lease_values, run_head
 from .server import Server
 from .settings import durability
@@ -53,7 +54,7 @@ __all__ = ["RedisStore"]
 T = TypeVar("T")
 
 
-class RedisStore(RedisUpkeep):
+class RedisStore(RedisMoves, RedisUpkeep):
     """Keeps histories on a Redis or Valkey server; how durable, the server's settings say.
 
     Args:

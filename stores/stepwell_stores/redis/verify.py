@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define
 from msgspec.structs import replace
 
-from stepwell.errors import CorruptHistoryError, NewerFormatError
+from stepwell.errors import CorruptHistoryError, NewerFormatError, RunArrivingError, RunMovedError
 from stepwell.store import RunHead, Verified, envelope
 
 from .history import read
@@ -80,6 +80,8 @@ class _Look:
         problem = None
         try:
             tail = read(self.server, "", run_id, 0, number, None)
+        except (RunMovedError, RunArrivingError):
+            tail = None
         except NewerFormatError as e:
             return Verified(place, run_id, number, problem=e)
         except CorruptHistoryError as e:

@@ -27,10 +27,23 @@ from stepwell.store import (
     seal,
 )
 
+from ..move_rules import refuse_absent
 from ..rules import earlier, micros
 from .entries import Held, State, new_nonce
 
-__all__ = ["Asked", "Change", "Find", "append", "claim", "create", "delete", "next_incarnation", "release", "tell"]
+__all__ = [
+    "Asked",
+    "Change",
+    "Find",
+    "append",
+    "claim",
+    "create",
+    "delete",
+    "next_incarnation",
+    "refuse_away",
+    "release",
+    "tell",
+]
 
 Find = Callable[[State, str], "tuple[int, int] | None"]
 """Finds where an attempt was written; looks at older entries when it has to."""
@@ -67,6 +80,7 @@ def create(
         if find(there, attempt_id) != (0, 0):
             return Change(Exists(there.shown(now)))
         return _with_lease(there, lease, now, lambda got, _: Created(got))
+    refuse_away(there)
     fence, number = (1, 0) if there is None else (there.fence + 1, there.entry + 1)
     lines = seal(records, session=fence, offset=0, then=then, attempt_id=attempt_id)
     closed, count = then == "closed", len(lines)
@@ -186,6 +200,8 @@ def tell(
 def claim(state: State | None, now: int, request: Asked, due_at: Callable[[State], bool] | None) -> Change:
     """Take the lease; None when there is no run, its head when it is busy or closed, or not `due_at` this instant."""
     if state is None or state.deleted:
+        if due_at is None:
+            refuse_away(state)
         return Change(None)
     if due_at is not None and not due_at(state):
         return Change(state.shown(now))
@@ -206,8 +222,7 @@ def delete(state: State | None, now: int, incarnation: int, fence: int | None) -
         return Change(False)
     if fence not in (None, state.fence):
         return Change(False)
-    gone = state.after(now, held=None, seq=0, events=0, attempts={}, older=None, deleted=True)
-    return Change(True, gone)
+    return Change(True, state.grave(now))
 
 
 def lease_of(state: State) -> Lease:
@@ -218,8 +233,15 @@ def lease_of(state: State) -> Lease:
 
 def _there(state: State | None, run_id: str) -> State:
     if state is None or state.deleted:
+        refuse_away(state)
         raise NotFoundError(f"no run {run_id!r}")
     return state
+
+
+def refuse_away(state: State | None) -> None:
+    """Say of a run that is not here where it is, when that is known."""
+    if state is not None:
+        refuse_absent(state.run_id, state.departure, state.arrival)
 
 
 def _held(asked: Asked, now: int) -> Held:

@@ -13,11 +13,11 @@ import msgspec
 from msgspec.structs import replace
 
 from stepwell.errors import CorruptHistoryError, NewerFormatError
-from stepwell.store import Head, RunHead
+from stepwell.store import Arrival, Departure, Head, RunHead
 
 from ..rules import Position, earlier
 
-__all__ = ["FORMAT", "STUB", "Entry", "Held", "State", "decode", "encode", "name_of"]
+__all__ = ["FORMAT", "STUB", "Entry", "Held", "Part", "State", "decode", "encode", "name_of"]
 
 FORMAT = 1
 """Version of the layout of the bucket and its objects."""
@@ -47,6 +47,20 @@ class Held(msgspec.Struct, frozen=True):
     lock: str = ""
 
 
+class Part(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """Records of a run that came from another store: `count` from `seq` on, after the first `skip` of an entry."""
+
+    incarnation: int
+    seq: int
+    count: int
+    entry: int
+    skip: int = 0
+
+    @property
+    def stop(self) -> int:
+        return self.seq + self.count
+
+
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a run stands after an entry. All of it is in the entry, so that the last one tells everything.
 
@@ -62,7 +76,11 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
         hint: (instant, entry) of the object that tells when the run is due; None when it needs none.
         attempts: where the newest attempts of outside writers, and those that began incarnations, were written.
         older: number of the entry that has the attempts before those.
-        deleted: nothing of the run is left but its fence.
+        deleted: no such run is here; what is left of one that was is its fence.
+        arrival: the run that is to come under this id; the entry's records are staged, and `incarnation` and `seq` tell
+            where they are in it. Such a state is `deleted`, and `born` is the entry with which it began to arrive.
+        departure: where the run of this id went; kept until one has landed.
+        landed: number of the entry with which the run landed here; it has `parts`, where its records are of then.
     """
 
     run_id: str
@@ -84,6 +102,15 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     older: int | None = None
     deleted: bool = False
     sizes: tuple[int, ...] = ()
+    arrival: Arrival | None = None
+    departure: Departure | None = None
+    landed: int | None = None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def buried(self) -> int:
+        """Number of the newest grave, by what this entry knows; -1: there is none. No entry before it is a run's."""
+        return self.entry if self.deleted and self.arrival is None else self.born - 1
 
     @property
     def position(self) -> Position:
@@ -112,8 +139,13 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def after(self, now: int, count: int = 0, **changes: Any) -> State:
         """The state after one more entry with so many records."""
-        changes = {"events": self.events + count, **changes}
-        return replace(self, entry=self.entry + 1, at=now, nonce=new_nonce(), count=count, sizes=(), **changes)
+        changes = {"events": self.events + count, "sizes": (), "parts": (), **changes}
+        return replace(self, entry=self.entry + 1, at=now, nonce=new_nonce(), count=count, **changes)
+
+    def grave(self, now: int, **changes: Any) -> State:
+        """The state after an entry that says that the run is gone."""
+        nothing: dict[str, Any] = {"held": None, "seq": 0, "events": 0, "attempts": {}, "older": None, "landed": None}
+        return self.after(now, deleted=True, arrival=None, **nothing, **changes)
 
     def noted(self, attempt_id: str, incarnation: int, seq: int, entry: int) -> State:
         """With an attempt that `entry` holds, this state's own."""

@@ -15,7 +15,13 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from stepwell.errors import CorruptHistoryError, NotFoundError, StoreUnavailableError
+from stepwell.errors import (
+    CorruptHistoryError,
+    NotFoundError,
+    RunArrivingError,
+    RunMovedError,
+    StoreUnavailableError,
+)
 from stepwell.store import AlreadyCommitted, Committed
 
 from ..liveness import ForkAware, watch_forks
@@ -23,6 +29,7 @@ from ..rules import Clock
 from .bucket import Bucket, Doubtful, Refused
 from .decisions import Change
 from .entries import Entry, State, decode, encode, name_of, new_nonce
+from .parts import Staged
 
 __all__ = ["YOUNG", "Log", "Logs", "due_key", "entry_key", "folder_of", "lease_key", "local_seconds"]
 
@@ -71,6 +78,7 @@ class Log:
         tail: where the run stood when somebody looked last; None: not known, or no such run.
         seen: local seconds at which nothing came after it yet.
         renewed: the lease as this store extended it last.
+        staged: what was staged of a run that is to come, as of this state.
     """
 
     def __init__(self, name: str) -> None:
@@ -79,6 +87,7 @@ class Log:
         self.tail: State | None = None
         self.seen = 0.0
         self.renewed: Renewed | None = None
+        self.staged: tuple[State, Staged] | None = None
 
     def know(self, state: State | None, seen: float) -> None:
         """Keep where it stands, unless more is known."""
@@ -171,13 +180,6 @@ class Logs(ForkAware):
                 return entry.state
             after = 0  # removed meanwhile
 
-    def current(self, log: Log) -> State | None:
-        """As `look`, with the lease as it was extended last; None for a removed run."""
-        state = self.look(log)
-        if state is None or state.deleted:
-            return None
-        return self.with_lease(log, state, self.now(), exact=True)
-
     def with_lease(self, log: Log, state: State, now: int, *, exact: bool = False, renewed: bool = True) -> State:
         """A state whose lease is as long as it was made since, or over when its owner is seen to be dead.
 
@@ -256,7 +258,7 @@ class Logs(ForkAware):
                 now = self.now()
                 try:
                     decided = decide(None if state is None else self.with_lease(log, state, now), now)
-                except NotFoundError:
+                except (NotFoundError, RunMovedError, RunArrivingError):
                     if sure:
                         raise
                     decided = Change(None)
@@ -323,7 +325,7 @@ class Logs(ForkAware):
         log.tail = None
         try:
             state = self._listed(log, 0)
-            if state is not None and (state.deleted or state.born > mine.entry):
+            if state is not None and state.nonce != mine.nonce and state.buried > mine.entry:
                 self.bucket.remove([entry_key(log.name, mine.entry)])
                 return False
         except StoreUnavailableError as e:

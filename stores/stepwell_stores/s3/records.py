@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stepwell.errors import CorruptHistoryError
 
-from .entries import Entry, State
+from .entries import Entry, Part, State
 from .log import Log, Logs, folder_of
+from .parts import Staged, lengths, within
 
-__all__ = ["last_of", "records"]
+__all__ = ["last_of", "lines_of", "records", "staged"]
+
+_AT_ONCE = 64
+_PAGES_AT_ONCE = 16  # entries with many records
 
 
 def last_of(logs: Logs, log: Log, state: State, incarnation: int) -> State:
@@ -23,15 +27,59 @@ def records(
     logs: Logs, log: Log, state: State, incarnation: int, seq: int, limit: int | None
 ) -> tuple[int, list[bytes], int]:
     """Records of an incarnation from a seq on: (seq of the first, records, how many the incarnation has)."""
-    state = last_of(logs, log, state, incarnation)
-    start = min(max(seq, 0), state.seq)
-    count = state.seq - start if limit is None else min(limit, state.seq - start)
+    landed = None if state.landed is None else logs.entry(log.name, state.landed).state
+    total, parts = 0, list[Part]()
+    if landed is None or incarnation >= landed.incarnation:
+        state = last_of(logs, log, state, incarnation)
+        total = state.seq
+    else:
+        total = lengths(landed.parts)[incarnation]
+    start = min(max(seq, 0), total)
+    count = total - start if limit is None else min(limit, total - start)
     if not count:
-        return start, [], state.seq
+        return start, [], total
+    if landed is not None:
+        parts = within(landed.parts, incarnation, start, count)
+    kept = lines_of(logs, log, parts, lambda number: logs.entry(log.name, number))
+    if len(kept) < count:
+        kept += _own(logs, log, state, incarnation, start + len(kept), count - len(kept))
+    return start, kept, total
+
+
+def lines_of(logs: Logs, log: Log, parts: Sequence[Part], entry: Callable[[int], Entry | None]) -> list[bytes]:
+    """The records of these parts, of entries that `entry` gives."""
+    kept = list[bytes]()
+    for start in range(0, len(parts), _PAGES_AT_ONCE):
+        some = parts[start : start + _PAGES_AT_ONCE]
+        for part, found in zip(some, logs.bucket.each(entry, [part.entry for part in some]), strict=True):
+            lines = [] if found is None else found.lines[part.skip : part.skip + part.count]
+            if len(lines) != part.count:
+                at = logs.place(log.name, part.entry)
+                raise CorruptHistoryError(f"{at}: lacks records; restore it from a backup", place=at)
+            kept += lines
+    return kept
+
+
+def staged(logs: Logs, log: Log, state: State) -> Staged:
+    """What was staged of a run that is to come, at this state. What was looked at is remembered."""
+    first, found = state.born, Staged()
+    known = log.staged
+    if known is not None and known[0].born == state.born and known[0].entry <= state.entry:
+        first, found = known[0].entry + 1, known[1].copy()
+    for start in range(first, state.entry + 1, _PAGES_AT_ONCE):
+        numbers = range(start, min(start + _PAGES_AT_ONCE, state.entry + 1))
+        for entry in logs.bucket.each(lambda n: logs.entry(log.name, n), numbers):
+            found.add(entry.state)
+    log.staged = (state, found)
+    return found
+
+
+def _own(logs: Logs, log: Log, state: State, incarnation: int, start: int, count: int) -> list[bytes]:
+    """So many records of entries that were written here, by somebody who drove the run or told it something."""
     number, kept = _holding(logs, log, state, start), list[bytes]()
     skip: int | None = None
     while len(kept) < count and number <= state.entry:
-        step = min(count - len(kept), 64)
+        step = min(count - len(kept), _AT_ONCE)
         part = logs.bucket.each(lambda n: logs.entry(log.name, n), range(number, min(number + step, state.entry + 1)))
         if skip is None:
             skip = start - (part[0].state.seq - part[0].state.count)
@@ -42,7 +90,7 @@ def records(
     if len(kept) < count:
         place = f"{logs.bucket.place}/{folder_of(log.name)}"
         raise CorruptHistoryError(f"{place}: records are missing; restore it from a backup", place=place)
-    return start, kept[:count], state.seq
+    return kept[:count]
 
 
 def _holding(logs: Logs, log: Log, last: State, seq: int) -> int:

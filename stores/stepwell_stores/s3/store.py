@@ -48,6 +48,9 @@ that has slept since before the grave could be taken there. That is why
 
 A list is used for nothing else than to find the last key, and is confirmed by asking for the one after it.
 
+Moves. What comes from another store is staged in the same log, and lands by one entry; what goes ends in a grave that
+says where to. `moves` has the argument.
+
 Leases are for liveness only. They lapse by the bucket's clock: who writes learns how far its own clock is off, from the
 time that the bucket gives an object (whole seconds in S3, so within a second or two), when it opens the bucket and from
 time to time. An owner that is seen to be dead on the same machine holds nothing (`owners`). Extending a lease
@@ -61,7 +64,6 @@ that needs them, so that none is missing when a process dies.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -70,7 +72,6 @@ from typing import Any
 from stepwell.errors import (
     CorruptHistoryError,
     InvalidInputError,
-    StoreError,
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
@@ -99,6 +100,7 @@ from .decisions import Asked
 from .due import due_runs
 from .entries import State, name_of
 from .log import Log, Logs
+from .moves import S3Moves
 from .opening import Opening, borrow, check_name, check_prefix, connect, driver_there
 from .owners import MachineOwners
 from .records import records as records_of
@@ -106,10 +108,8 @@ from .upkeep import S3Upkeep
 
 __all__ = ["S3Store"]
 
-_MEND_EVERY = 600.0  # seconds between two looks for hints that are missing and for what removed runs left
 
-
-class S3Store(S3Upkeep, ForkAware):
+class S3Store(S3Moves, S3Upkeep, ForkAware):
     """Keeps each run as a log of small objects in a bucket. See the module for how and why that is safe.
 
     Args:
@@ -276,8 +276,12 @@ class S3Store(S3Upkeep, ForkAware):
         """The run's head; see the port."""
         check_run_id(run_id)
         logs, log = self._log(run_id)
-        state = logs.current(log)
-        return None if state is None else state.shown(self._opening.now())
+        state = logs.look(log)
+        if state is None or state.deleted:
+            decisions.refuse_away(state)
+            return None
+        now = self._opening.now()
+        return logs.with_lease(log, state, now, exact=True).shown(now)
 
     def read(
         self, run_id: str, from_seq: int = 0, *, incarnation: int | None = None, limit: int | None = None
@@ -287,6 +291,7 @@ class S3Store(S3Upkeep, ForkAware):
         logs, log = self._log(run_id)
         state = logs.look(log)
         if state is None or state.deleted:
+            decisions.refuse_away(state)
             return None
         number = state.incarnation if incarnation is None else incarnation
         if not 0 <= number <= state.incarnation:
@@ -389,10 +394,8 @@ class S3Store(S3Upkeep, ForkAware):
         """Remove a closed run; see the port. Its objects stay, unseen, for `keep_deleted` seconds."""
         check_run_id(run_id)
         logs, log = self._log(run_id, writing=True)
-
         decide = partial(decisions.delete, incarnation=incarnation, fence=fence)
-        gone: bool = self._settled(run_id, lambda: logs.change(log, decide))
-        return gone
+        return bool(self._settled(run_id, lambda: logs.change(log, decide)))
 
     def close(self) -> None:
         """Close it; the user's own bucket stays open."""
@@ -438,12 +441,3 @@ class S3Store(S3Upkeep, ForkAware):
             return change()
         except Undone as e:
             raise StoreUnavailableError(f"run {run_id!r}: {e}; try again") from e
-
-    def _mend(self) -> None:
-        """Now and then, remove what removed runs left, and make missing hints again."""
-        now = self._opening.timer()
-        if now - self._mended < _MEND_EVERY:
-            return
-        self._mended = now
-        with contextlib.suppress(StoreError):  # the next one may
-            self.vacuum()

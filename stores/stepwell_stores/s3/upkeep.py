@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -17,8 +18,15 @@ from .due import hints
 from .entries import STUB, Entry, State, name_of
 from .log import YOUNG, Logs, due_key, entry_key, folder_of
 from .opening import Opening
+from .parts import lengths
 
 __all__ = ["S3Upkeep", "Scanned"]
+
+Wrong: TypeAlias = StoreError | CorruptHistoryError | None
+"""What is wrong with an entry."""
+
+
+_MEND_EVERY = 600.0  # seconds between two looks for hints that are missing and for what removed runs left
 
 
 class Scanned(msgspec.Struct):
@@ -42,6 +50,7 @@ class S3Upkeep:
     if TYPE_CHECKING:  # what the store itself has
         _opening: Opening
         _keep: float
+        _mended: float
         _states: dict[str, State]
         _logs: Callable[[Bucket], Logs]
 
@@ -99,6 +108,15 @@ class S3Upkeep:
         self._mend_hints(bucket, states)
         return freed
 
+    def _mend(self) -> None:
+        """Now and then, remove what removed runs left, and make missing hints again."""
+        now = self._opening.timer()
+        if now - self._mended < _MEND_EVERY:
+            return
+        self._mended = now
+        with contextlib.suppress(StoreError):  # the next one may
+            self.vacuum()
+
     def _clear(self, bucket: Bucket, scan: Scanned, state: State) -> int:
         """Remove the entries of a run that was removed long enough ago."""
         numbers = self._removable(self._logs(bucket), scan, state)
@@ -118,7 +136,7 @@ class S3Upkeep:
         if not numbers:
             return []
         try:
-            grave = state if state.deleted else logs.entry(scan.name, state.born - 1).state
+            grave = state if state.buried == state.entry else logs.entry(scan.name, state.buried).state
         except CorruptHistoryError:
             return []
         return numbers if self._opening.now() - grave.at >= self._keep * 1_000_000 else []
@@ -167,6 +185,9 @@ class S3Upkeep:
         log = logs.get(scan.name, warm=False)
         return logs.with_lease(log, state, now, renewed=scan.leased).shown(now)
 
+    def _last_states(self, bucket: Bucket) -> dict[str, State]:
+        return dict(self._all_states(bucket, list(_scan(bucket)), skip_damaged=True))
+
     def _all_states(
         self, bucket: Bucket, scans: list[Scanned], *, skip_damaged: bool = False
     ) -> list[tuple[str, State]]:
@@ -213,7 +234,7 @@ def _scan(bucket: Bucket) -> Iterator[Scanned]:
 
 def _left_over(scan: Scanned, state: State) -> list[int]:
     """Numbers of the entries that belong to a run that was removed, ascending; its grave stays."""
-    grave = state.entry if state.deleted else state.born - 1
+    grave = state.buried
     return [n for n, found in sorted(scan.entries.items()) if n < grave and not (n == 0 and found.size == len(STUB))]
 
 
@@ -232,45 +253,103 @@ def _verified(bucket: Bucket, logs: Logs, scan: Scanned) -> Iterator[Verified]:
         return
     state = last.state
     if state.deleted:
-        yield Verified(place, size=last.size, note="was removed; what is left is its fence")
+        yield from _verified_absent(bucket, logs, scan.name, last)
         return
-    number, incarnation = state.born, 0
-    entries = _read_all(bucket, logs, scan.name, state)
-    while incarnation <= state.incarnation:
-        lines, size, seq, problem = list[bytes](), 0, 0, None
-        while number <= state.entry and problem is None:
-            entry, problem = next(entries)
-            if entry is not None and entry.state.incarnation != incarnation:
+    begin = _Part(state.born, 0)
+    if state.landed is not None:
+        for begin in _arrived(logs, scan.name, state.landed):
+            if begin.problem is not None or not begin.last:
+                yield begin.verified(place, state.run_id)
+            if begin.problem is not None:
+                return
+    entries = _read_all(bucket, logs, scan.name, begin.number, state.entry)
+    while begin.incarnation <= state.incarnation:
+        while begin.number <= state.entry and begin.problem is None:
+            entry, begin.problem = next(entries)
+            if entry is not None and entry.state.incarnation != begin.incarnation:
                 entries = _pushed(entry, entries)
                 break
             if entry is not None:
-                problem = _flaw(logs, scan.name, entry, seq)
-                if problem is None:
-                    lines += entry.lines
-                    size, seq = size + entry.size, entry.state.seq
-            number += 1
-        unread = problem is not None and not isinstance(problem, CorruptHistoryError)
-        yield Verified(f"{place}, incarnation {incarnation}", state.run_id, incarnation, lines, size, problem, unread)
-        if problem is not None:
+                begin.problem = _flaw(logs, scan.name, entry, len(begin.lines))
+                if begin.problem is None:
+                    begin.lines += entry.lines
+                    begin.size += entry.size
+            begin.number += 1
+        yield begin.verified(place, state.run_id)
+        if begin.problem is not None:
             return
-        incarnation += 1
+        begin = _Part(begin.number, begin.incarnation + 1)
 
 
-def _pushed(
-    entry: Entry, rest: Iterator[tuple[Entry | None, StoreError | CorruptHistoryError | None]]
-) -> Iterator[tuple[Entry | None, StoreError | CorruptHistoryError | None]]:
+class _Part(msgspec.Struct):
+    """What was read of an incarnation; it goes on with the entry of this number, unless it is not the `last`."""
+
+    number: int
+    incarnation: int
+    lines: list[bytes] = []
+    size: int = 0
+    problem: Wrong = None
+    last: bool = False
+
+    def verified(self, place: str, run_id: str) -> Verified:
+        problem = self.problem
+        unread = problem is not None and not isinstance(problem, CorruptHistoryError)
+        where = f"{place}, incarnation {self.incarnation}"
+        return Verified(where, run_id, self.incarnation, self.lines, self.size, problem, unread)
+
+
+def _arrived(logs: Logs, name: str, number: int) -> Iterator[_Part]:
+    """What came from another store, by incarnation; `number` is that of the entry with which it landed."""
+    landed, problem = _read(logs, name, number)
+    if landed is None:
+        yield _Part(number, 0, problem=problem)
+        return
+    for incarnation, _ in enumerate(lengths(landed.state.parts)):
+        found = _Part(number + 1, incarnation, last=incarnation == landed.state.incarnation)
+        for part in (part for part in landed.state.parts if part.incarnation == incarnation):
+            entry, found.problem = _read(logs, name, part.entry)
+            if entry is not None:
+                lines, place = entry.lines[part.skip : part.skip + part.count], logs.place(name, part.entry)
+                found.problem = _damage(lines, part.seq, place)
+                if len(lines) != part.count:
+                    found.problem = _broken(place, "lacks records")
+                found.lines += lines
+                found.size += sum(map(len, lines))
+            if found.problem is not None:
+                break
+        yield found
+        if found.problem is not None:
+            return
+
+
+def _verified_absent(bucket: Bucket, logs: Logs, name: str, last: Entry) -> Iterator[Verified]:
+    """What there is under the id of a run that is not here: a grave, or records that are staged."""
+    state, place = last.state, f"{bucket.place}/{folder_of(name)}"
+    if state.arrival is None:
+        gone = "was removed" if state.departure is None else f"was moved to {state.departure.to}"
+        yield Verified(place, size=last.size, note=f"{gone}; what is left is its fence")
+        return
+    size = 0
+    for number, (entry, problem) in enumerate(_read_all(bucket, logs, name, state.born, state.entry), state.born):
+        if entry is None:
+            unread = not isinstance(problem, CorruptHistoryError)
+            yield Verified(logs.place(name, number), problem=problem, unread=unread)
+        else:
+            size += entry.size
+    yield Verified(place, size=size, note=f"a run is being moved here from {state.arrival.origin}, and is not here yet")
+
+
+def _pushed(entry: Entry, rest: Iterator[tuple[Entry | None, Wrong]]) -> Iterator[tuple[Entry | None, Wrong]]:
     yield entry, None
     yield from rest
 
 
-def _read_all(
-    bucket: Bucket, logs: Logs, name: str, state: State
-) -> Iterator[tuple[Entry | None, StoreError | CorruptHistoryError | None]]:
-    for start in range(state.born, state.entry + 1, 64):
-        yield from bucket.each(lambda n: _read(logs, name, n), range(start, min(start + 64, state.entry + 1)))
+def _read_all(bucket: Bucket, logs: Logs, name: str, first: int, last: int) -> Iterator[tuple[Entry | None, Wrong]]:
+    for start in range(first, last + 1, 64):
+        yield from bucket.each(lambda n: _read(logs, name, n), range(start, min(start + 64, last + 1)))
 
 
-def _read(logs: Logs, name: str, number: int) -> tuple[Entry | None, StoreError | CorruptHistoryError | None]:
+def _read(logs: Logs, name: str, number: int) -> tuple[Entry | None, Wrong]:
     """An entry, or what is wrong with it."""
     place = logs.place(name, number)
     try:
@@ -285,8 +364,12 @@ def _flaw(logs: Logs, name: str, entry: Entry, seq: int) -> CorruptHistoryError 
     state, place = entry.state, logs.place(name, entry.state.entry)
     if state.seq - state.count != seq:
         return _broken(place, f"goes on at record {state.seq - state.count}, and {seq} is the next one")
+    return _damage(entry.lines, seq, place)
+
+
+def _damage(lines: list[bytes], seq: int, place: str) -> CorruptHistoryError | None:
     try:
-        verify_lines(entry.lines, seq, lambda number: f"{place}, record {number}")
+        verify_lines(lines, seq, lambda number: f"{place}, record {number}")
     except CorruptHistoryError as e:
         return e
     return None

@@ -68,8 +68,8 @@ def rekey(store: Wrapper, proof: Wrapper, key: Key, *, hide_tags: bool) -> Itera
     """
     if not callable(getattr(store.inner, "rewrite", None)):
         raise StoreMisconfiguredError(
-            f"{type(store.inner).__name__} can't rewrite records in their place: move the runs to a new store that is "
-            "written with the current key"
+            f"{type(store.inner).__name__} can't rewrite records in their place: move the runs to a new store, where "
+            "they are written with the current key: stepwell migrate encrypted+SOURCE encrypted+TARGET"
         )
     work = _Work(store, proof, key, hide_tags=hide_tags)
     for _ in range(_PASSES):
