@@ -46,7 +46,7 @@ def moving(
         origin = place_of(parts.store) if names[0] is None else shown_url(names[0])
         to = place_of(opened) if url is None else shown_url(url)
         source = as_movable(parts.store, origin)
-        if same_place(source, opened):
+        if same_place(source, opened) or (names[0] is not None and names[0] == url):
             raise InvalidInputError(f"both stores are {to}: name another one to move to")
         owner = f"move-{new_token()}"
         mover = Mover(source, as_movable(opened, to), origin=origin, to=to, owner=owner, where=where, wait=wait)
@@ -153,5 +153,5 @@ def as_movable(store: Store, place: str) -> MovableStore:
 
 def place_of(store: Store) -> str:
     """What a store is called when nobody has given its URL."""
-    path = getattr(store, "path", None)
+    path = getattr(store, "path", None) or getattr(store, "place", None)
     return type(store).__name__ if path is None else f"{type(store).__name__} at {path}"

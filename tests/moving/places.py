@@ -10,12 +10,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CAN_BE_KILLED", "SERVERS", "STORES", "Places", "bury", "serving"]
+__all__ = ["BETWEEN_SERVERS", "CAN_BE_KILLED", "SERVERS", "STORES", "Places", "bury", "serving"]
 
 STORES = ("memory", "file", "sqlite", "postgres", "redis", "s3")
 """All stores that bring their own bytes somewhere."""
 
 SERVERS = ("postgres", "redis", "s3")
+
+BETWEEN_SERVERS = [way for kind in SERVERS for way in ((kind, "sqlite"), ("file", kind))]
+"""To each server and away from it, for tests that take longer."""
 
 CAN_BE_KILLED = ("file", "sqlite", "postgres", "redis", "s3", "encrypted", "wrapped")
 """What still is there when a process was killed: these may be given to `python -m tests.moving`."""

@@ -16,7 +16,7 @@ from stepwell_stores import open_store
 from stepwell_stores.memory import MemoryStore
 
 from .killing import PROGRAM, Fuse, Fused, Killed, die, whereabouts
-from .places import SERVERS, Places, bury
+from .places import BETWEEN_SERVERS, SERVERS, Places, bury
 from .zoo import KINDS, engine_on, fill, finish, heads, judge, picture, refuses, same
 
 
@@ -76,7 +76,7 @@ def test_whoever_is_left_on_the_source_goes_on_there(tmp_path: Path) -> None:
         judge(log, target)
 
 
-WAYS = [("sqlite", "file"), ("file", "sqlite"), ("postgres", "sqlite"), ("file", "postgres")]
+WAYS = [("sqlite", "file"), ("file", "sqlite"), *BETWEEN_SERVERS]
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)

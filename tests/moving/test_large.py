@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +11,15 @@ from stepwell.store import Committed, Created, HeadFilter, LeaseRequest
 from stepwell.testing.contract import a_head, a_record, a_start
 from stepwell_stores import open_store
 
+from .places import BETWEEN_SERVERS, Places
 from .zoo import engine_on
 
 RECORDS, BYTES = 6_000, 1_000
 
 
-@pytest.mark.parametrize("way", [("sqlite:///{0}/a.db", "file:{0}/b"), ("file:{0}/b", "sqlite:///{0}/a.db")])
-def test_a_long_history_moves_in_pages(way: tuple[str, str], tmp_path: Path) -> None:
-    source, target = (open_store(url.format(tmp_path)) for url in way)
+@pytest.mark.parametrize("way", [("sqlite", "file"), ("file", "sqlite"), *BETWEEN_SERVERS], ids="-".join)
+def test_a_long_history_moves_in_pages(way: tuple[str, str], places: Places) -> None:
+    source, target = (open_store(places.url(kind, name)) for kind, name in zip(way, ("from", "to"), strict=True))
     made = source.create("r", [a_start()], head=a_head(), attempt_id="a", lease=LeaseRequest("me", 60))
     assert isinstance(made, Created)
     assert made.lease is not None

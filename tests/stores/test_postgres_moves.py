@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 from tests.servers.postgres import Postgres
+from tests.servers.proxy import Way, proxy
 
 from stepwell.errors import (
     CorruptHistoryError,
@@ -347,3 +349,49 @@ def test_damage_of_a_record_that_nobody_knows_of_is_still_told(db: Any, database
         with pytest.raises(CorruptHistoryError, match="disagree"):
             store.create("r", [a_start()], head=a_head(), attempt_id="a")
         assert 1 == len([part for part in store.verify() if part.problem])
+
+
+def test_a_move_whose_connection_is_cut_anywhere_loses_and_doubles_nothing(
+    postgres_server: Postgres, database: str
+) -> None:
+    """Each call of a move may be made again: whatever became of it, the run is in one store, whole."""
+    chance, cuts = random.Random(11), 0
+    url = database.replace(f":{postgres_server.port}/", ":{}/") + "?listen=off"
+    with (
+        closing(PostgresStore(url.format(postgres_server.port))) as direct,
+        proxy(postgres_server.port) as between,
+        closing(PostgresStore(url.format(between.port))) as store,
+    ):
+        for number in range(30):
+            run_id = f"r{number}"
+            arrival = an_arrival(run_id)
+            calls: list[Callable[[], object]] = [
+                lambda arrival=arrival: store.arrive(arrival),  # type: ignore[misc]
+                lambda run_id=run_id: store.stage(run_id, "one", 0, 0, LINES),  # type: ignore[misc]
+                lambda run_id=run_id: store.land(run_id, "one"),  # type: ignore[misc]
+                lambda seen=arrival.run: store.depart(seen, Departure("back", "t")),  # type: ignore[misc]
+            ]
+            for call in calls:
+                way: Way = chance.choice(("up", "down"))
+                cut = between.cut_after(way, chance.randint(1, 1500))
+                for _ in range(20):
+                    try:
+                        call()
+                        break
+                    except StoreError:
+                        between.heal()
+                else:
+                    raise AssertionError("it never came to an end")
+                cuts += cut.is_set()
+                between.heal()
+                if call is calls[2]:
+                    tail = direct.read(run_id)
+                    assert tail is not None
+                    assert LINES == tail.records
+            with pytest.raises(RunMovedError):
+                direct.head(run_id)
+        assert [] == direct.heads(HeadFilter(), limit=9)
+        assert [] == direct.arrivals(limit=9)
+        assert 0 == direct.size().events
+        assert [] == [part.problem for part in direct.verify() if part.problem]
+    assert cuts > 30

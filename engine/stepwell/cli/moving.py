@@ -98,7 +98,7 @@ def _abandon(options: argparse.Namespace, terminal: Terminal) -> int:
         target = open_store(options.target, must_exist=True)
         with closing(target):
             origin, to = shown_url(options.source), shown_url(options.target)
-            if same_place(source, target):
+            if same_place(source, target) or options.source == options.target:
                 raise UsageError(f"both stores are {to}: name the one that the runs come from, and the one they go to")
             stores = as_movable(source, origin), as_movable(target, to)
             owner = f"abandon-{new_token()}"

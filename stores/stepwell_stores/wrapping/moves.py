@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from msgspec.structs import replace
 
@@ -22,8 +22,6 @@ METHODS = ("arrive", "stage", "staged", "land", "turn_away", "arrivals", "depart
 class _Changes(Protocol):
     """What is asked of the wrapper; see there."""
 
-    MARK: ClassVar[str]
-
     def _wrap(self, run_id: str, incarnation: int, seq: int, draft: Draft) -> Draft: ...
 
     def _out(self, run_id: str, incarnation: int, seq: int, line: bytes) -> bytes: ...
@@ -38,11 +36,12 @@ class WrappedMoves:
 
     Args:
         wrapper: knows how records and heads are changed.
+        mark: what it adds to the type of a record.
         inner: the store that it stands around.
     """
 
-    def __init__(self, wrapper: _Changes, inner: Movable) -> None:
-        self._wrapper, self._inner = wrapper, inner
+    def __init__(self, wrapper: _Changes, mark: str, inner: Movable) -> None:
+        self._wrapper, self._mark, self._inner = wrapper, mark, inner
 
     def arrive(self, arrival: Arrival) -> Arrival | None:
         """Take a run's id for a run that is to come; see the port."""
@@ -62,7 +61,7 @@ class WrappedMoves:
         if found is None:
             raise InvalidInputError(f"{place(run_id, incarnation, seq)}: is not as records are: {line[:120]!r}")
         kind = found[1].decode()
-        if kind.endswith(self._wrapper.MARK):
+        if kind.endswith(self._mark):
             self._refuse_wrapped(place(run_id, incarnation, seq))
         draft = self._wrapper._wrap(run_id, incarnation, seq, Draft(kind, body_of(found)))
         return line if draft.type == kind else remade(found, draft.type.encode(), draft.body)

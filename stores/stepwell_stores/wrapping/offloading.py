@@ -274,7 +274,7 @@ class MovesWithBlobs(WrappedMoves):
     """
 
     def __init__(self, store: OffloadingStore, inner: Movable) -> None:
-        super().__init__(store, inner)
+        super().__init__(store, store.MARK, inner)
         self._store = store
 
     def turn_away(self, arrival: Arrival) -> bool:

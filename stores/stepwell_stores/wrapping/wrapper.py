@@ -105,7 +105,7 @@ class Wrapper:
 
     def _moves(self, inner: Movable) -> WrappedMoves:
         """What it does when runs come and go; only asked for around a store that can move them."""
-        return WrappedMoves(self, inner)
+        return WrappedMoves(self, self.MARK, inner)
 
     # ---- records, there and back
 
