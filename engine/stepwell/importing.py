@@ -75,8 +75,14 @@ class _Header(msgspec.Struct):
     run: str = ""
 
 
+_read_header = msgspec.json.Decoder(_Header).decode
+
+
 class _Fence(msgspec.Struct, rename="camel"):
     run_id: str
+
+
+_read_fence = msgspec.json.Decoder(_Fence).decode
 
 
 def import_runs(
@@ -182,7 +188,7 @@ def _run_of(path: Path) -> str:
         line = file.readline()
     if line.startswith(_EXTRA):
         try:
-            said = msgspec.json.decode(line, type=_Header).run
+            said = _read_header(line).run
         except msgspec.DecodeError as error:
             raise CorruptHistoryError(f"{path}, line 1: {error}", place=str(path)) from error
         if said:
@@ -191,7 +197,7 @@ def _run_of(path: Path) -> str:
     stem = journal[1] if journal else next(path.name.removesuffix(end) for end in _ENDINGS if path.name.endswith(end))
     if journal and "~" in stem:  # the name was too long, and the file beside has the run's id
         try:
-            return msgspec.json.decode(path.with_name(f"{stem}.fence").read_bytes(), type=_Fence).run_id
+            return _read_fence(path.with_name(f"{stem}.fence").read_bytes()).run_id
         except (OSError, msgspec.DecodeError) as error:
             raise InvalidInputError(f"{path}: {stem}.fence, which has the run's id, can't be read: {error}") from error
     return unquote_to_bytes(stem).decode("utf-8", "replace") if journal else stem

@@ -64,6 +64,9 @@ class _ChildName(msgspec.Struct, rename="camel"):
     at: str
 
 
+_read_child_name = msgspec.json.Decoder(_ChildName).decode
+
+
 class _Copy(msgspec.Struct):
     """A run that is being copied.
 
@@ -258,10 +261,10 @@ class Mover:
         for lines in () if run.closed else self._pages(run.run_id, run.incarnation):
             for line in lines:
                 if line.startswith(_CHILD, 7):
-                    name = msgspec.json.decode(line, type=_ChildName)
+                    name = _read_child_name(line)
                     waiting[name.at] = name.child_id
                 elif line.startswith(_ENDED, 7):
-                    waiting.pop(msgspec.json.decode(line, type=_ChildName).at, None)
+                    waiting.pop(_read_child_name(line).at, None)
         if waiting:
             self._parents.add(run.run_id)
         found = []

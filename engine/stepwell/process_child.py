@@ -29,7 +29,7 @@ from .errors import Cancelled, Failure, StepwellError
 from .failures import failure_of
 from .performers import StepContext, running
 
-__all__ = ["GRACE", "LENGTH", "Beat", "Began", "Raised", "Request", "Returned", "Said", "main"]
+__all__ = ["GRACE", "LENGTH", "Beat", "Began", "Raised", "Request", "Returned", "Said", "main", "read_said"]
 
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -62,6 +62,9 @@ class Request(msgspec.Struct):
     details: Raw | UnsetType = UNSET
 
 
+_read_request = msgspec.json.Decoder(Request).decode
+
+
 class Began(msgspec.Struct, tag="began"):
     """The function is about to be called."""
 
@@ -91,6 +94,7 @@ class Raised(msgspec.Struct, tag="raised"):
 
 
 Said: TypeAlias = Began | Beat | Returned | Raised
+read_said = msgspec.json.Decoder(Said).decode
 """What a child says."""
 
 
@@ -130,7 +134,7 @@ class Child:
         raw = b"" if header is None else _read(self._link, int.from_bytes(header, "big"))
         if not raw:
             return
-        request = self._request = msgspec.json.decode(raw, type=Request)
+        request = self._request = _read_request(raw)
         self._context = StepContext(request.run_id, request.step_id, request.attempt, request.key, self)
         threading.Thread(target=self._mind_parent, name="stepwell-parent", daemon=True).start()
         try:

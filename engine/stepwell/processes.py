@@ -164,7 +164,7 @@ class StepProcess:
                 return None
             buffer += more
             for raw in child.messages(buffer):
-                said: child.Said = msgspec.json.decode(raw, type=child.Said)
+                said: child.Said = child.read_said(raw)
                 if isinstance(said, child.Began):
                     self._began()
                 elif isinstance(said, child.Beat):

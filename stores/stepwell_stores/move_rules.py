@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 from msgspec.structs import replace
 
 from stepwell.errors import InvalidInputError, RunArrivingError, RunMovedError, StoreError
 from stepwell.store import Arrival, Departure, RunHead, envelope, first_broken
 
-__all__ = ["attempts_of", "check_landing", "check_staged", "is_turned_away", "refuse_absent", "same_run", "standing"]
+__all__ = [
+    "attempts_of",
+    "check_landing",
+    "check_staged",
+    "is_turned_away",
+    "read_arrival",
+    "read_departure",
+    "refuse_absent",
+    "same_run",
+    "standing",
+]
+
+read_arrival = msgspec.json.Decoder(Arrival).decode
+read_departure = msgspec.json.Decoder(Departure).decode
 
 
 def standing(there: Arrival | None, given: Arrival) -> Arrival:

@@ -32,6 +32,9 @@ class FleetError(StepwellError):
     code = "CHECK"
 
 
+_read_result, _read_lot = msgspec.json.Decoder(Result).decode, msgspec.json.Decoder(Lot).decode
+
+
 class _Task(msgspec.Struct):
     """What a process is told first."""
 
@@ -72,7 +75,7 @@ class Worker:
         if line.startswith(b"{"):
             told = msgspec.json.decode(line)
             raise FleetError(f"{told['code']}: {told['message']}")
-        return msgspec.json.decode(line, type=Result)
+        return _read_result(line)
 
     def close(self) -> None:
         """End it."""
@@ -107,7 +110,7 @@ def main() -> None:
     asked = sys.stdin.buffer
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
-        task = msgspec.json.decode(asked.readline(), type=_Task)
+        task = msgspec.json.Decoder(_Task).decode(asked.readline())
         engine = load_app(task.app)
         parts = parts_of(engine)
         store = reader_of(parts.store if task.url is None else store_at(task.url))
@@ -117,7 +120,7 @@ def main() -> None:
         gc.disable()  # a lot at a time is cheaper
         while line := asked.readline():
             try:
-                answer = msgspec.json.encode(checker.check(msgspec.json.decode(line, type=Lot)))
+                answer = msgspec.json.encode(checker.check(_read_lot(line)))
             except StepwellError as error:
                 answer = msgspec.json.encode({"code": error.code, "message": error.message})
             answers.write(answer + b"\n")

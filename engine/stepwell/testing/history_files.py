@@ -72,6 +72,9 @@ class _Line(msgspec.Struct, omit_defaults=True, rename="camel"):
     inputs: Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+_read_line = msgspec.json.Decoder(_Line).decode
+
+
 class HistoryFile(msgspec.Struct, frozen=True):
     """The history of a run, and whose it is; `check()` replays it against the code at hand.
 
@@ -295,7 +298,7 @@ class HistoryFile(msgspec.Struct, frozen=True):
 
 def _line(line: bytes, place: str) -> _Line:
     try:
-        found = msgspec.json.decode(line, type=_Line)
+        found = _read_line(line)
     except msgspec.DecodeError as error:
         raise CorruptHistoryError(f"{place}: no line of a history file: {error}", place=place) from error
     if found.format > FORMAT:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from stepwell.errors import CorruptHistoryError, NotFoundError, StoreUnavailableError
-from stepwell.store import Arrival, Departure, Tail, verify_lines
+from stepwell.store import Tail, verify_lines
 
-from ..move_rules import refuse_absent
+from ..move_rules import read_arrival, read_departure, refuse_absent
 from .rows import Row, Statements
 from .session import Session
 
@@ -46,8 +44,8 @@ def missing(session: Session, sql: Statements, run_id: str) -> int | None:
     if here:
         return None
     if departure is not None or arrival is not None:
-        departed = None if departure is None else msgspec.json.decode(departure, type=Departure)
-        refuse_absent(run_id, departed, None if arrival is None else msgspec.json.decode(arrival, type=Arrival))
+        departed = None if departure is None else read_departure(departure)
+        refuse_absent(run_id, departed, None if arrival is None else read_arrival(arrival))
     return int(fence or 0)
 
 

@@ -21,7 +21,7 @@ from stepwell.errors import InvalidInputError, NotFoundError
 from stepwell.store import Arrival, Departure, RunHead
 
 from ..bell import Bell
-from ..move_rules import attempts_of, check_landing, check_staged, is_turned_away, same_run, standing
+from ..move_rules import attempts_of, check_landing, check_staged, is_turned_away, read_arrival, same_run, standing
 from ..rules import check_limit, check_run_id
 from .connections import Connections
 from .hints import Hints
@@ -186,7 +186,7 @@ class PostgresMoves:
         found = self._connections.read(
             lambda session: session.run(self._move_sql.arrivals, (after or "", limit)).fetchall()
         )
-        return [msgspec.json.decode(text, type=Arrival) for (text,) in found]
+        return [read_arrival(text) for (text,) in found]
 
     def depart(self, seen: RunHead, departure: Departure) -> bool:
         """Remove a run that goes on elsewhere; see the port."""
@@ -218,7 +218,7 @@ class PostgresMoves:
         row = session.one(self._move_sql.arrival, (run_id,))
         if row is None:
             return None
-        found = msgspec.json.decode(row[0], type=Arrival)
+        found = read_arrival(row[0])
         return found if token in (None, found.token) else None
 
     def _count(self, session: Session, run_id: str, incarnation: int) -> int:

@@ -6,8 +6,6 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-import msgspec
-
 from stepwell.errors import (
     CorruptHistoryError,
     StepwellError,
@@ -15,9 +13,8 @@ from stepwell.errors import (
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
-from stepwell.moves import Arrival, Departure
 
-from ..move_rules import refuse_absent
+from ..move_rules import read_arrival, read_departure, refuse_absent
 
 __all__ = ["AmbiguousError", "NotWrittenError", "meaning", "newer", "plainly", "refuse_away"]
 
@@ -133,6 +130,6 @@ def refuse_away(run_id: str, arrival: bytes | None, departure: bytes | None) -> 
     """Say of a run that is not here where it is; what a script knows of that is JSON."""
     refuse_absent(
         run_id,
-        None if departure is None else msgspec.json.decode(departure, type=Departure),
-        None if arrival is None else msgspec.json.decode(arrival, type=Arrival),
+        None if departure is None else read_departure(departure),
+        None if arrival is None else read_arrival(arrival),
     )

@@ -17,7 +17,7 @@ import msgspec
 from stepwell.errors import InvalidInputError, NotFoundError
 from stepwell.store import Arrival, Departure, Head, RunHead
 
-from ..move_rules import attempts_of, check_landing, check_staged, is_turned_away, standing
+from ..move_rules import attempts_of, check_landing, check_staged, is_turned_away, read_arrival, standing
 from ..rules import check_limit, check_run_id
 from . import move_scripts as scripts
 from .hints import Hints
@@ -149,4 +149,4 @@ class RedisMoves:
 
 
 def _arrival(text: bytes) -> Arrival:
-    return msgspec.json.decode(text, type=Arrival)
+    return read_arrival(text)

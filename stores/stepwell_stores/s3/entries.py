@@ -179,6 +179,9 @@ def encode(state: State, lines: Sequence[bytes]) -> bytes:
 _TAIL = len(b',"sha256":""}') + 64
 
 
+_read_state = msgspec.json.Decoder(State).decode
+
+
 def decode(data: bytes, place: str, number: int) -> Entry | None:
     """Read an entry; None for the stub of one that was removed.
 
@@ -200,7 +203,7 @@ def decode(data: bytes, place: str, number: int) -> Entry | None:
     if newer is None or head[-_TAIL:] != b',"sha256":"%b"}' % _digest(header, records):
         _refuse(place, "no entry of a run's log, or damaged: its checksum is wrong")
     try:
-        state = msgspec.json.decode(b"%b}" % header, type=State)
+        state = _read_state(b"%b}" % header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as e:
         _refuse(place, f"no entry of a run's log: {e}", e)
     lines = _split(records, state.sizes)

@@ -71,6 +71,9 @@ class Renewed(msgspec.Struct, frozen=True):
     lock: str = ""
 
 
+_read_renewed = msgspec.json.Decoder(Renewed).decode
+
+
 class Log:
     """One run's log, as this store knows it.
 
@@ -79,6 +82,7 @@ class Log:
         seen: local seconds at which nothing came after it yet.
         renewed: the lease as this store extended it last.
         staged: what was staged of a run that is to come, as of this state.
+        loose: entries that were read singly since its pack was written.
     """
 
     def __init__(self, name: str) -> None:
@@ -88,6 +92,7 @@ class Log:
         self.seen = 0.0
         self.renewed: Renewed | None = None
         self.staged: tuple[State, Staged] | None = None
+        self.loose = 0
 
     def know(self, state: State | None, seen: float) -> None:
         """Keep where it stands, unless more is known."""
@@ -209,7 +214,7 @@ class Logs(ForkAware):
         if found is None:
             return None
         try:
-            return msgspec.json.decode(found.data, type=Renewed), found.e_tag
+            return _read_renewed(found.data), found.e_tag
         except (msgspec.MsgspecError, UnicodeDecodeError):
             damaged = Renewed(0, "", 0, 0, "")  # a lease may lapse early: that is no danger
             return damaged, found.e_tag
@@ -283,7 +288,7 @@ class Logs(ForkAware):
         sent = self._timer()
         how, there = self.bucket.create(entry_key(log.name, state.entry), data)
         if how == "taken":
-            other = self._read(there, log.name, state.entry)
+            other = self.read(there, log.name, state.entry)
             log.tail = None
             if other is not None and before is not None:
                 log.know(other.state, began)
@@ -344,9 +349,14 @@ class Logs(ForkAware):
         found = self.bucket.get(entry_key(name, number))
         if found is None:
             return None
-        return self._read(found.data, name, number)
+        return self.read(found.data, name, number)
 
-    def _read(self, data: bytes, name: str, number: int) -> Entry | None:
+    def read(self, data: bytes, name: str, number: int) -> Entry | None:
+        """An entry of these bytes; None for the stub of one that was removed.
+
+        Raises:
+            CorruptHistoryError: it is not this entry of this run, or damaged.
+        """
         place = self.place(name, number)
         entry = decode(data, place, number)
         if entry is not None:
@@ -356,6 +366,11 @@ class Logs(ForkAware):
                 )
             self._cache(name, entry)
         return entry
+
+    def known(self, name: str, number: int) -> Entry | None:
+        """An entry that was read or written a while ago."""
+        with self._lock:
+            return self._entries.get((name, number))
 
     def entry(self, name: str, number: int) -> Entry:
         """An entry that has been there. An entry never changes, so one that was read before is it.

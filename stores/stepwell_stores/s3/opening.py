@@ -189,7 +189,7 @@ class Opening:
             return False
         place = f"{bucket.place}/{_MARKER}"
         try:
-            number = msgspec.json.decode(found.data, type=dict[str, Any])["stepwell"]
+            number = msgspec.json.decode(found.data)["stepwell"]
         except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as e:
             raise StoreMisconfiguredError(f"{place}: not the marker of a store; choose another prefix") from e
         if not isinstance(number, int) or number > FORMAT:

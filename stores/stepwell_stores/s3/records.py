@@ -8,6 +8,7 @@ from stepwell.errors import CorruptHistoryError
 
 from .entries import Entry, Part, State
 from .log import Log, Logs, folder_of
+from .packs import MANY, packed
 from .parts import Staged, lengths, within
 
 __all__ = ["last_of", "lines_of", "records", "staged"]
@@ -77,6 +78,10 @@ def staged(logs: Logs, log: Log, state: State) -> Staged:
 def _own(logs: Logs, log: Log, state: State, incarnation: int, start: int, count: int) -> list[bytes]:
     """So many records of entries that were written here, by somebody who drove the run or told it something."""
     number, kept = _holding(logs, log, state, start), list[bytes]()
+    unknown = [n for n in range(number, min(number + count, state.entry + 1)) if logs.known(log.name, n) is None]
+    if len(unknown) >= MANY:
+        there = packed(logs, log.name, range(number, state.entry + 1))
+        log.loose += len([n for n in unknown if n not in there])
     skip: int | None = None
     while len(kept) < count and number <= state.entry:
         step = min(count - len(kept), _AT_ONCE)

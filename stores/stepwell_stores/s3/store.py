@@ -12,6 +12,7 @@ of the run's log:
     runs/<run>/000000000005     the next incarnation began, with its first records; the fence is 3
     runs/<run>/lease            how long the lease was extended to (once it was)
     due/<instant>/<run>.<entry> a hint: look at this run then
+    runs/<run>/pack             copies of many entries, for who loads a long run: see `packs`
     stepwell.json  clock  probe/...
 
 An *entry* holds the records that it adds and where the run stands after it: incarnation, number of records, fence,
@@ -77,6 +78,7 @@ from stepwell.errors import (
 )
 from stepwell.store import (
     AppendOutcome,
+    Committed,
     CreateOutcome,
     Draft,
     Durability,
@@ -103,6 +105,7 @@ from .log import Log, Logs
 from .moves import S3Moves
 from .opening import Opening, borrow, check_name, check_prefix, connect, driver_there
 from .owners import MachineOwners
+from .packs import MANY, pack_later
 from .records import records as records_of
 from .upkeep import S3Upkeep
 
@@ -268,6 +271,8 @@ class S3Store(S3Moves, S3Upkeep, ForkAware):
         done: AppendOutcome = self._write(lambda: logs.change(log, decide))
         if fence is not None:
             due = head.due if head is not None and release else None
+            if then == "closed" and isinstance(done, Committed):
+                pack_later(logs, log, log.tail)
         return self._bell.due.told(done, due)
 
     # ---- reads
@@ -304,6 +309,8 @@ class S3Store(S3Moves, S3Upkeep, ForkAware):
             if now is None or (not now.deleted and now.born == state.born):
                 raise
             return self.read(run_id, from_seq, incarnation=incarnation, limit=limit)  # it was removed meanwhile
+        if log.loose >= MANY and state.held is not None and state.held.lock == self._owners.own() != "":
+            pack_later(logs, log, state)
         closed = state.closed or number < state.incarnation
         return Tail(number, start, lines, closed, more=start + len(lines) < seq)
 

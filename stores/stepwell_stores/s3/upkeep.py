@@ -18,6 +18,7 @@ from .due import hints
 from .entries import STUB, Entry, State, name_of
 from .log import YOUNG, Logs, due_key, entry_key, folder_of
 from .opening import Opening
+from .packs import is_whole
 from .parts import lengths
 
 __all__ = ["S3Upkeep", "Scanned"]
@@ -35,12 +36,14 @@ class Scanned(msgspec.Struct):
     Attributes:
         entries: by number.
         leased: whether its lease was ever extended.
+        pack: copies of many entries, if there are any.
         others: that are not ours.
     """
 
     name: str
     entries: dict[int, Listed]
     leased: bool = False
+    pack: Listed | None = None
     others: list[str] = []
 
 
@@ -83,7 +86,7 @@ class S3Upkeep:
         states = dict(self._all_states(bucket, scans))
         for scan in scans:
             state = states.get(scan.name)
-            taken += sum(found.size for found in scan.entries.values())
+            taken += sum(found.size for found in scan.entries.values()) + (scan.pack.size if scan.pack else 0)
             if state is None:
                 continue
             free += sum(scan.entries[number].size for number in self._removable(logs, scan, state))
@@ -120,9 +123,12 @@ class S3Upkeep:
     def _clear(self, bucket: Bucket, scan: Scanned, state: State) -> int:
         """Remove the entries of a run that was removed long enough ago."""
         numbers = self._removable(self._logs(bucket), scan, state)
-        if not numbers:
-            return 0
         freed = sum(scan.entries[number].size for number in numbers)
+        if scan.pack is not None and (numbers or state.deleted):  # it may be of the run that was removed
+            bucket.remove([scan.pack.key])
+            freed += scan.pack.size
+        if not numbers:
+            return freed
         if numbers[0] == 0:
             bucket.put(entry_key(scan.name, 0), STUB)  # first: its key is never free again
             freed -= len(STUB)
@@ -226,6 +232,8 @@ def _scan(bucket: Bucket) -> Iterator[Scanned]:
             current.entries[int(rest)] = found
         elif rest == "lease":
             current.leased = True
+        elif rest == "pack":
+            current.pack = found
         else:
             current.others.append(found.key)
     if current is not None:
@@ -241,8 +249,7 @@ def _left_over(scan: Scanned, state: State) -> list[int]:
 def _verified(bucket: Bucket, logs: Logs, scan: Scanned) -> Iterator[Verified]:
     """Every entry of a run, by incarnation; the last one is read first, and tells where the run began."""
     place = f"{bucket.place}/{folder_of(scan.name)}"
-    for other in scan.others:
-        yield Verified(f"{bucket.place}/{other}", note="is no object of the store's")
+    yield from _verified_others(bucket, logs, scan)
     newest = max(scan.entries, default=-1)
     if newest < 0:
         return
@@ -279,6 +286,16 @@ def _verified(bucket: Bucket, logs: Logs, scan: Scanned) -> Iterator[Verified]:
         if begin.problem is not None:
             return
         begin = _Part(begin.number, begin.incarnation + 1)
+
+
+def _verified_others(bucket: Bucket, logs: Logs, scan: Scanned) -> Iterator[Verified]:
+    """What a run has besides its entries."""
+    for other in scan.others:
+        yield Verified(f"{bucket.place}/{other}", note="is no object of the store's")
+    if scan.pack is not None:
+        whole = is_whole(logs, scan.name)
+        note = None if whole else "is damaged, and not believed: each entry is read instead"
+        yield Verified(f"{bucket.place}/{scan.pack.key}", size=scan.pack.size, note=note)
 
 
 class _Part(msgspec.Struct):

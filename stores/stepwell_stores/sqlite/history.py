@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 
-import msgspec
-
 from stepwell.errors import CorruptHistoryError, NotFoundError
-from stepwell.store import AlreadyCommitted, AppendOutcome, Arrival, Departure, Head, Then, verify_lines
+from stepwell.store import AlreadyCommitted, AppendOutcome, Head, Then, verify_lines
 
-from ..move_rules import refuse_absent
+from ..move_rules import read_arrival, read_departure, refuse_absent
 from . import rows as sql
 from .rows import Row, find
 from .schema import check_version
@@ -37,8 +35,8 @@ def buried(db: sqlite3.Connection, run_id: str) -> int:
         return 0
     fence, departure, arrival = row
     if departure is not None or arrival is not None:
-        departed = None if departure is None else msgspec.json.decode(departure, type=Departure)
-        refuse_absent(run_id, departed, None if arrival is None else msgspec.json.decode(arrival, type=Arrival))
+        departed = None if departure is None else read_departure(departure)
+        refuse_absent(run_id, departed, None if arrival is None else read_arrival(arrival))
     return int(fence)
 
 

@@ -18,7 +18,7 @@ from stepwell.errors import InvalidInputError, NotFoundError
 from stepwell.store import Arrival, Departure, RunHead
 
 from ..bell import Bell
-from ..move_rules import attempts_of, check_landing, check_staged, is_turned_away, same_run, standing
+from ..move_rules import attempts_of, check_landing, check_staged, is_turned_away, read_arrival, same_run, standing
 from ..rules import check_limit, check_run_id
 from . import rows as sql
 from .database import Database
@@ -140,7 +140,7 @@ class SqliteMoves:
         """A page of the runs that are to come; see the port."""
         check_limit(limit)
         found = self._database.read(lambda db: db.execute(_ARRIVALS, (after or "", limit)).fetchall())
-        return [msgspec.json.decode(text, type=Arrival) for (text,) in found]
+        return [read_arrival(text) for (text,) in found]
 
     def depart(self, seen: RunHead, departure: Departure) -> bool:
         """Remove a run that goes on elsewhere; see the port."""
@@ -169,7 +169,7 @@ def _arrival(db: sqlite3.Connection, run_id: str, token: str | None = None) -> A
     row = db.execute(sql.DELETED, (run_id,)).fetchone()
     if row is None or row[2] is None:
         return None
-    found = msgspec.json.decode(row[2], type=Arrival)
+    found = read_arrival(row[2])
     return found if token in (None, found.token) else None
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EncryptedStore", "KeyRing"]
 
+_read_tags = msgspec.json.Decoder(dict[str, str]).decode
+
 _NONCE = 12
 _LEAST = _NONCE + 16
 _OPENS, _BOX = b'"enc":"', b',"box":"'
@@ -210,7 +212,7 @@ class EncryptedStore(Wrapper):
             message = self._text_out(run, "reason of being blocked", "blocked", blocked.message)
             blocked = Blocked(blocked.code, message, blocked.fingerprints)
         if SEALED in tags:
-            tags = msgspec.json.decode(self._text_out(run, "tags", "tags", tags[SEALED]), type=dict[str, str])
+            tags = _read_tags(self._text_out(run, "tags", "tags", tags[SEALED]))
         elif self.hide_tags and tags and not self.allow_plain:
             raise StoreMisconfiguredError(f"run {run_id!r}, its tags: are not hidden; {_MOVING}")
         return replace(run, head=replace(head, waiting=waiting, blocked=blocked, tags=tags))
@@ -247,7 +249,7 @@ class EncryptedStore(Wrapper):
 
     def _hidden_copy(self, key: Key, run_id: str, raw: bytes) -> bytes:
         try:
-            tags = msgspec.json.decode(raw, type=dict[str, str])
+            tags = _read_tags(raw)
         except msgspec.MsgspecError:
             tags = {}
         return msgspec.json.encode(self._hidden(key, run_id, tags) if tags else tags)
