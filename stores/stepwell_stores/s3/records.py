@@ -83,8 +83,9 @@ def _own(logs: Logs, log: Log, state: State, incarnation: int, start: int, count
         there = packed(logs, log.name, range(number, state.entry + 1))
         log.loose += len([n for n in unknown if n not in there])
     skip: int | None = None
+    each = max(state.seq // (state.entry - state.first + 1), 1)  # records of an entry, about
     while len(kept) < count and number <= state.entry:
-        step = min(count - len(kept), _AT_ONCE)
+        step = min(-(-(count - len(kept)) // each), _AT_ONCE)
         part = logs.bucket.each(lambda n: logs.entry(log.name, n), range(number, min(number + step, state.entry + 1)))
         if skip is None:
             skip = start - (part[0].state.seq - part[0].state.count)
