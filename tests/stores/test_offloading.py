@@ -118,6 +118,16 @@ def test_a_run_that_takes_the_id_meanwhile_keeps_its_blobs(store: OffloadingStor
     assert LARGE.encode() in tail.records[1]
 
 
+def test_a_run_that_is_about_to_take_the_id_keeps_what_it_has_put_already(store: OffloadingStore) -> None:
+    begun(store)
+    own(store, 1, head=a_head(status="completed"), then="closed")
+    there = {blob.name for blob in store.blobs.list(folder_of("r"))}
+    store._wrap("r", 0, 5, a_record(LARGE))  # its record follows once the old run is gone
+    assert store.delete("r", 0)
+    left = {blob.name for blob in store.blobs.list(folder_of("r"))}
+    assert 1 == len(left - there) == len(left)
+
+
 @pytest.mark.parametrize("where", ["put", "delete"])
 def test_what_a_crash_leaves_is_collected_and_nothing_else(where: str, store: OffloadingStore, blobs: Trace) -> None:
     begun(store)

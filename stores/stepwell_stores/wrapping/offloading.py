@@ -17,6 +17,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, cast
 
@@ -149,17 +150,35 @@ class OffloadingStore(Wrapper):
     # ---- what is large, removed and counted
 
     def delete(self, run_id: str, incarnation: int, *, fence: int | None = None) -> bool:
-        """Remove a closed run, and then its blobs; see the port.
+        """Remove a closed run, and then its blobs; see the port."""
+        return self.removing(
+            run_id, partial(self._lines, run_id), lambda: self.inner.delete(run_id, incarnation, fence=fence)
+        )
 
-        Those that were there before: a run that takes the id meanwhile has others.
+    def removing(self, run_id: str, lines: Callable[[int, int], list[bytes]], remove: Callable[[], bool]) -> bool:
+        """Remove the records that `lines` gives by incarnation and seq, and then the blobs that they name.
+
+        Not all of the run's: others may be under way with records of a run that takes the id next.
         """
-        names = [blob.name for blob in self.blobs.list(folder_of(run_id))]
-        if not self.inner.delete(run_id, incarnation, fence=fence):
-            return False
-        if names:
+        names = list[str]()
+        if next(iter(self.blobs.list(folder_of(run_id))), None) is not None:
+            number = seq = 0
+            while found := lines(number, seq):
+                names += [name for line in found if (name := _named(line)) is not None]
+                number, seq = (number, seq + _PAGE) if len(found) == _PAGE else (number + 1, 0)
+        gone = remove()
+        if gone and names:
             with contextlib.suppress(StoreError):  # the run is gone; `collect` finds what is left
                 self.blobs.delete(names)
-        return True
+        return gone
+
+    def _lines(self, run_id: str, number: int, seq: int) -> list[bytes]:
+        """A page of a run's records as they are in the store inside; none when the run is not there."""
+        try:
+            tail = self.inner.read(run_id, seq, incarnation=number, limit=_PAGE)
+        except (RunMovedError, RunArrivingError):
+            return []
+        return [] if tail is None or tail.from_seq != seq else tail.records
 
     def size(self) -> StoreSize:
         """How large it is, blobs included; see the port."""
@@ -267,11 +286,7 @@ class OffloadingStore(Wrapper):
 
 
 class MovesWithBlobs(WrappedMoves):
-    """Arrivals and departures, with which blobs go.
-
-    Only blobs go that the records name which are about to go, and not all of the run's: others may be under way with
-    records of a run that takes the id next.
-    """
+    """Arrivals and departures, with which blobs go."""
 
     def __init__(self, store: OffloadingStore, inner: Movable) -> None:
         super().__init__(store, store.MARK, inner)
@@ -280,7 +295,7 @@ class MovesWithBlobs(WrappedMoves):
     def turn_away(self, arrival: Arrival) -> bool:
         """Forget a run that is to come, and remove its blobs; see the port."""
         run_id = arrival.run.run_id
-        return self._removing(
+        return self._store.removing(
             run_id,
             lambda number, seq: self._inner.staged(run_id, number, seq, limit=_PAGE),
             lambda: self._inner.turn_away(arrival),
@@ -288,29 +303,8 @@ class MovesWithBlobs(WrappedMoves):
 
     def depart(self, seen: RunHead, departure: Departure) -> bool:
         """Remove a run that goes on elsewhere, and its blobs; see the port."""
-
-        def lines(number: int, seq: int) -> list[bytes]:
-            try:
-                tail = self._store.inner.read(seen.run_id, seq, incarnation=number, limit=_PAGE)
-            except (RunMovedError, RunArrivingError):
-                return []
-            return [] if tail is None or tail.from_seq != seq else tail.records
-
-        return self._removing(seen.run_id, lines, lambda: self._inner.depart(seen, departure))
-
-    def _removing(self, run_id: str, lines: Callable[[int, int], list[bytes]], remove: Callable[[], bool]) -> bool:
-        """Remove what `lines` gives by incarnation and seq, and then its blobs."""
-        blobs, names = self._store.blobs, list[str]()
-        if next(iter(blobs.list(folder_of(run_id))), None) is not None:
-            number = seq = 0
-            while found := lines(number, seq):
-                names += [name for line in found if (name := _named(line)) is not None]
-                number, seq = (number, seq + _PAGE) if len(found) == _PAGE else (number + 1, 0)
-        gone = remove()
-        if gone and names:
-            with contextlib.suppress(StoreError):  # `collect` finds what is left
-                blobs.delete(names)
-        return gone
+        store, run_id = self._store, seen.run_id
+        return store.removing(run_id, partial(store._lines, run_id), lambda: self._inner.depart(seen, departure))
 
 
 def folder_of(run_id: str) -> str:
