@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
 from attrs import field, frozen
@@ -29,6 +30,16 @@ def check_amount(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**63:
         raise InvalidInputError(f"{what} must be a number, 0 or more, got {value!r}")
     return value
+
+
+def _check_tags(tags: object) -> None:
+    """Refuse what a start would refuse, before the child is recorded."""
+    pairs = tags.items() if isinstance(tags, Mapping) else [(tags, None)]
+    for name, value in pairs:
+        if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
+            raise InvalidInputError(f"a child's tags map printable text of 1 to 200 characters to text, got {name!r}")
+        if not isinstance(value, str) or len(value) > 10_000 or any("\ud800" <= one <= "\udfff" for one in value):
+            raise InvalidInputError(f"the value of a child's tag {name!r} must be text, got {value!r:.80}")
 
 
 def _bound(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> tuple[Any, ...]:
@@ -65,6 +76,8 @@ class Child(Command[T_co]):
     run_id: str | None = field(eq=False)
     detached: bool = field(eq=False)
     budget: float | None = field(eq=False)
+    tags: dict[str, str] = field(eq=False, factory=dict)
+    join: bool = field(eq=False, default=False)
 
     def __init__(self, workflow: Workflow[P, T_co], /, *args: P.args, **kwargs: P.kwargs) -> None:
         if not isinstance(workflow, Workflow):
@@ -80,12 +93,33 @@ class Child(Command[T_co]):
         return hash((Child, self.workflow.name))
 
     @overload
-    def options(self, *, run_id: str | None = None, budget: float | None = None) -> Child[T_co]: ...
+    def options(
+        self,
+        *,
+        run_id: str | None = None,
+        budget: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        join: bool = False,
+    ) -> Child[T_co]: ...
     @overload
     def options(
-        self, *, detached: Literal[True], run_id: str | None = None, budget: float | None = None
+        self,
+        *,
+        detached: Literal[True],
+        run_id: str | None = None,
+        budget: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        join: bool = False,
     ) -> Child[str]: ...
-    def options(self, *, run_id: str | None = None, detached: bool = False, budget: float | None = None) -> Child[Any]:
+    def options(
+        self,
+        *,
+        run_id: str | None = None,
+        detached: bool = False,
+        budget: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        join: bool = False,
+    ) -> Child[Any]:
         """Give the same child with other options; what is not given keeps its value.
 
         Args:
@@ -94,6 +128,9 @@ class Child(Command[T_co]):
                 becomes of this run.
             budget: what it may spend; None: as much as this run has left. What it spends is charged to this run too,
                 unless it is detached.
+            tags: labels to find it by, text to text.
+            join: a run of this workflow that has the `run_id` already, whoever started it and with whatever input, is
+                taken for the child, open or closed; else that is a `ConflictError`.
 
         Raises:
             InvalidInputError: an option has a wrong value.
@@ -106,6 +143,10 @@ class Child(Command[T_co]):
                 )
         if budget is not None:
             check_amount(budget, "a child's budget")
+        if tags is not None:
+            _check_tags(tags)
+        if join and run_id is None and self.run_id is None:
+            raise InvalidInputError("join is for a child with a run_id of your choice: give run_id too")
         if (made := made_in_turn.get()) is not None:
             made.pop(id(self), None)  # this one is replaced, so nobody has to yield it
         other: Child[Any] = object.__new__(Child)
@@ -115,6 +156,8 @@ class Child(Command[T_co]):
             self.run_id if run_id is None else run_id,
             self.detached or bool(detached),
             self.budget if budget is None else budget,
+            self.tags if tags is None else dict(tags),
+            self.join or bool(join),
         )
         return other
 

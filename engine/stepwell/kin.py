@@ -213,6 +213,7 @@ class Kin:
             workflow=command.workflow.name,
             version=command.workflow.version,
             input=pending.input,
+            tags=command.tags,
             budget=pending.budget,
             parent=parent,
             ancestors=[*start.ancestors, start.workflow],
@@ -221,11 +222,11 @@ class Kin:
         )
 
     def _not_mine(self, head: RunHead, pending: Pending, command: c.Child[Any]) -> e.ChildResult | None:
-        """How a child ends whose run id is taken; None when that run is this very child, or was begun anew as it."""
+        """How a child ends whose run id is taken; None when that run is this child, is begun anew as it, or joined."""
         first = next(read_history(self.parts.store, head.run_id, incarnation=head.incarnation), None)
         theirs = first.parent if isinstance(first, e.Start) else None
         mine = self._start(pending, command)
-        if theirs == mine.parent:
+        if theirs == mine.parent or (command.join and head.head.workflow == command.workflow.name):
             return None
         if theirs is not None and theirs["runId"] == self.run.run_id and head.closed:
             number = head.incarnation + 1  # of an earlier incarnation of this run

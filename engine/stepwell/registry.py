@@ -81,9 +81,13 @@ class Registry:
         """The versions of a name that are known."""
         return list(self._by_name.get(name, {}).values())
 
+    def all(self) -> list[Workflow[..., Any]]:
+        """Every workflow, in each of its versions."""
+        return [w for name in list(self._by_name) for w in self.versions(name)]
+
     def with_ttl(self) -> list[Workflow[..., Any]]:
         """The workflows whose closed runs are not kept for ever."""
-        return [w for name in list(self._by_name) for w in self.versions(name) if w.ttl is not None]
+        return [w for w in self.all() if w.ttl is not None]
 
     def fingerprint(self) -> str:
         """Of the set of names and versions: a run blocked for want of its workflow is tried again when this changes."""
@@ -113,12 +117,12 @@ def fingerprint(workflow: Workflow[..., Any]) -> str:
     known: str | None = workflow.__dict__.get("_fingerprint")
     if known is None:
         hashed = blake2b(f"{workflow.name}\0{workflow.version}".encode(), digest_size=16)
-        source = _source(workflow.annotated)
-        if hasattr(source, "__code__"):
-            _add_code(hashed, source.__code__)
-        module = inspect.getmodule(source)
-        with suppress(OSError, TypeError):  # typed at a prompt: the byte code alone has to do
-            hashed.update(inspect.getsource(module).encode("utf-8", "surrogatepass") if module else b"")
+        for source in map(_source, workflow.sources):
+            if hasattr(source, "__code__"):
+                _add_code(hashed, source.__code__)
+            module = inspect.getmodule(source)
+            with suppress(OSError, TypeError):  # typed at a prompt: the byte code alone has to do
+                hashed.update(inspect.getsource(module).encode("utf-8", "surrogatepass") if module else b"")
         known = hashed.hexdigest()
         object.__setattr__(workflow, "_fingerprint", known)
     return known

@@ -60,6 +60,11 @@ class Workflow(Generic[P, R]):
         """Whose annotations say the types of its parameters."""
         return self.fn
 
+    @property
+    def sources(self) -> tuple[Callable[..., Any], ...]:
+        """The functions whose code it is: when they change, a run that they did not fit is tried again."""
+        return (self.annotated,)
+
     @cached_property
     def signature(self) -> inspect.Signature:
         """The parameters of the generator function."""

@@ -288,7 +288,7 @@ def test_what_is_missing_is_named(doctor, stepwell, here, monkeypatch):
         engine.runs()
     assert [] == doctor(SQLITE)[1]["missingExtras"]
     monkeypatch.setattr(doctoring, "find_spec", lambda _: None)
-    assert ["cli", "crypto", "postgres", "redis", "s3"] == doctor(SQLITE)[1]["missingExtras"]
+    assert ["cli", "cron", "crypto", "postgres", "redis", "s3"] == doctor(SQLITE)[1]["missingExtras"]
     assert "pip install 'stepwell[cli]' brings tables that fit" in stepwell("--store", SQLITE, "doctor").out
 
 

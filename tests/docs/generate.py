@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 import stepwell
-from stepwell import Command, StepwellError, errors, events, lifecycle, limits, streaming, testing
+from stepwell import Command, StepwellError, errors, events, lifecycle, limits, schedules, streaming, testing
 from stepwell.cli import mistakes, options
 from stepwell.run_streams import RunStream
 from stepwell.testing.linting.rules import RULES
@@ -331,16 +331,42 @@ def stream_table() -> list[str]:
 def verbs() -> list[str]:
     """Every verb with its arguments."""
     parser = options._make_parser()
-    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     common = {name for action in options._common()._actions for name in action.option_strings}
     lines: list[str] = []
-    for name, verb in actions[0].choices.items():
-        own = [a for a in verb._actions if a.dest != "help" and not set(a.option_strings) & common]
-        words = [*(_word(a) for a in own if not a.option_strings), *(_word(a) for a in own if a.option_strings)]
-        lines += [f"## `stepwell {' '.join([name, *words])}`", "", str(verb.description), ""]
-        if own:
-            lines += [*table("Argument | Meaning", [(f"`{_name(a)}`", str(a.help)) for a in own]), ""]
+    for name, verb in _choices(parser).items():
+        lines += [f"## `stepwell {' '.join([name, *_words(verb, common)])}`", "", str(verb.description), ""]
+        lines += _arguments(verb, common)
+        for one, action in _choices(verb).items():
+            lines += [
+                f"### `stepwell {' '.join([name, one, *_words(action, common)])}`",
+                "",
+                str(action.description),
+                "",
+            ]
+            lines += _arguments(action, common)
     return lines
+
+
+def _choices(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of verbs, or of a verb's actions; none of a verb without."""
+    found = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(found[0]) if found else {}
+
+
+def _own(parser: argparse.ArgumentParser, common: set[str]) -> list[argparse.Action]:
+    shown = [a for a in parser._actions if a.dest != "help" and not isinstance(a, argparse._SubParsersAction)]
+    return [action for action in shown if not set(action.option_strings) & common]
+
+
+def _words(parser: argparse.ArgumentParser, common: set[str]) -> list[str]:
+    own = _own(parser, common)
+    words = [*(_word(a) for a in own if not a.option_strings), *(_word(a) for a in own if a.option_strings)]
+    return [*words, "ACTION"] if _choices(parser) else words
+
+
+def _arguments(parser: argparse.ArgumentParser, common: set[str]) -> list[str]:
+    rows = [(f"`{_name(a)}`", str(a.help)) for a in _own(parser, common)]
+    return [*table("Argument | Meaning", rows), ""] if rows else []
 
 
 def _name(action: argparse.Action) -> str:
@@ -417,6 +443,12 @@ def worker() -> list[str]:
     return entry("Worker", Worker, "stepwell.worker.")
 
 
+def schedule_names() -> list[str]:
+    """What starts workflows again and again."""
+    names = ("Schedule", "upcoming", "ensure", "trigger", "records", "ScheduleRecord", "schedules_of", "Plan")
+    return [line for name in names for line in entry(name, getattr(schedules, name), "stepwell.schedules.")]
+
+
 PARTS: dict[str, Callable[[], list[str]]] = {
     **{name: lambda name=name: section(name) for name in SECTIONS},  # type: ignore[misc]
     "command names": command_table,
@@ -425,6 +457,7 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "stores": stores,
     "own store": scenarios.own_store,
     **{f"{name} scenarios": lambda name=name: scenarios.scenario_table(name) for name in scenarios.SYSTEMS},  # type: ignore[misc]
+    "schedules": schedule_names,
     "worker": worker,
     "commands": commands,
     "event table": event_table,

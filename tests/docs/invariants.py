@@ -159,7 +159,14 @@ INVARIANTS = (
     Invariant(
         "S13",
         "Each slot of a schedule is started once, or skipped as was declared.",
-        why="there are no schedules yet",
+        (
+            "tests/property/test_slots.py::test_slots_are_those_that_a_look_at_every_minute_finds",
+            "tests/unit/test_schedule_slots.py::test_clocks_that_are_moved_neither_lose_nor_double_a_slot",
+            "tests/engine/test_schedules.py::test_what_nobody_was_there_for_goes_by_the_policy",
+            "tests/engine/test_schedules.py::test_whatever_dies_at_any_write_each_slot_is_started_once",
+            "tests/engine/test_schedules.py::test_thirty_days_are_simulated_in_no_time_and_through_every_crash",
+            "tests/engine/test_schedule_processes.py::test_two_workers_that_are_killed_in_turn_start_each_slot_once",
+        ),
     ),
     Invariant(
         "S14",

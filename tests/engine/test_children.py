@@ -219,6 +219,47 @@ def test_a_run_id_that_is_taken_by_another_run_fails_the_child(bench: Any) -> No
     assert 10 == engine.get("taken").result
 
 
+def test_a_run_id_that_is_taken_can_be_joined_open_or_closed_and_nothing_is_started(bench: Any) -> None:
+    @workflow
+    def parent(detached: bool) -> Flow[Any]:
+        child = Child(doubling, 1)
+        if detached:
+            return (yield from child.options(run_id="taken", join=True, detached=True))
+        return (yield from child.options(run_id="taken", join=True))
+
+    @workflow
+    def waits() -> Flow[str]:
+        return (yield from Child(asking, "what?").options(run_id="open", join=True))
+
+    @workflow
+    def other() -> Flow[int]:
+        return (yield from Child(doubling, 1).options(run_id="open", join=True))
+
+    engine = bench.engine(parent, waits, other, doubling, asking)
+    engine.start(doubling, 5, run_id="taken")
+    assert [10, "taken"] == [
+        engine.start(parent, detached, run_id=f"r{detached}").unwrap() for detached in (False, True)
+    ]
+    assert (1, [5], None) == (engine.get("taken").attempts, engine.get("taken").input, engine.get("taken").parent)
+    engine.reset("rTrue")
+    assert 1 == engine.get("taken").attempts  # a parent that begins anew finds it as well
+    engine.start(asking, "who?", run_id="open")
+    assert "suspended" == engine.start(waits, run_id="w").status
+    assert "it is no child of run 'o'" in str(engine.start(other, run_id="o"))
+    engine.resume("open", "answer", "me")
+    assert "me" == engine.advance("w").unwrap()  # nobody told it: it has looked
+
+
+def test_children_can_be_found_by_tags(bench: Any) -> None:
+    @workflow
+    def parent() -> Flow[int]:
+        return (yield from Child(doubling, 1).options(tags={"kind": "small"}))
+
+    engine = bench.engine(parent)
+    engine.start(parent, run_id="r", tags={"kind": "big"})
+    assert ["doubling"] == [run.workflow for run in engine.runs(tag=("kind", "small"))]
+
+
 def test_a_cycle_is_refused_before_the_child_starts_unless_it_is_meant(bench: Any) -> None:
     @workflow
     def snake(n: int) -> Flow[int]:
@@ -277,6 +318,11 @@ def test_wrong_children_are_refused_where_they_are_made() -> None:
         Child(doubling, 1).options(run_id="")
     with pytest.raises(InvalidInputError, match="budget"):
         Child(doubling, 1).options(budget=-1)
+    with pytest.raises(InvalidInputError, match="give run_id too"):
+        Child(doubling, 1).options(join=True)
+    for tags in ("text", {"": "x"}, {"a\nb": "x"}, {1: "x"}, {"a": 1}, {"a": "\ud800"}):
+        with pytest.raises(InvalidInputError, match="a child's tag"):
+            Child(doubling, 1).options(tags=tags)  # type: ignore[arg-type]
 
 
 def test_an_argument_that_does_not_fit_is_told_before_anything_is_written(memory: Any) -> None:

@@ -33,6 +33,7 @@ __all__ = ["EXTRAS", "doctor", "readable_bytes"]
 
 EXTRAS = {
     "cli": ("rich", "tables that fit, and progress bars"),
+    "cron": ("cronsim", "schedules by cron expressions"),
     "crypto": ("cryptography", "encrypted histories"),
     "postgres": ("psycopg", "runs in a Postgres database"),
     "redis": ("redis", "runs on a Redis or Valkey server"),

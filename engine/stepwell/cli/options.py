@@ -14,6 +14,7 @@ from .checking import add_check
 from .mistakes import EXIT_CODES, UsageError
 from .moving_options import add_moving
 from .opening import KEYS_VARIABLE, STORE_VARIABLE, use_key_file
+from .scheduling_options import add_schedule
 from .terminal import Terminal
 from .upkeep_options import add_upkeep, add_worker_upkeep
 
@@ -108,6 +109,7 @@ def _make_parser() -> _Parser:
     _starters(verb)
     _controls(verb)
     _services(verb)
+    add_schedule(verb, common)
     return parser
 
 

@@ -39,6 +39,7 @@ def work(options: argparse.Namespace, terminal: Terminal) -> int:
         with _stopped_by_signals(worker.stop), _warnings_shown(teller.lock):
             if not options.json:
                 teller.say(_beginning(engine, options.threads, drain=options.drain))
+            _begin_schedules(engine, teller, quiet=options.json)
             counts = worker.run(drain=options.drain)
         if teller.broken is not None:
             raise teller.broken
@@ -48,6 +49,16 @@ def work(options: argparse.Namespace, terminal: Terminal) -> int:
             done = ", ".join(f"{number} {how}" for how, number in counts.most_common())
             teller.say(terminal.styled("done: ", "bold") + (done or "no run was due"))
     return OK
+
+
+def _begin_schedules(engine: Engine, teller: _Teller, *, quiet: bool) -> None:
+    """Ensure the app's schedules; without any, their code is not loaded."""
+    if "stepwell.schedules" in sys.modules:
+        from .scheduling import ensure_all
+
+        for name, how in ensure_all(engine).items():
+            if not quiet:
+                teller.say(safe(f"schedule {name}: {how}"))
 
 
 class _Teller:
