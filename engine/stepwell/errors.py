@@ -257,7 +257,7 @@ class StoreError(StepwellError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store can't be reached or is busy; nothing was written; try again."""
+    """The store is away or busy, or did not say what became of a write; the same call can be made again."""
 
     code = "STORE_UNAVAILABLE"
     retryable = True

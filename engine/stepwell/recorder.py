@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from . import events as e
 from .environment import Clock
-from .errors import LeaseLostError, StoreError, StoreUnavailableError
+from .errors import LeaseLostError, StoreUnavailableError
 from .store import (
     AlreadyCommitted,
     AppendOutcome,
@@ -38,29 +38,30 @@ TRIES = 8
 """How often an append that was not applied, or whose outcome is not known, is tried again, with growing pauses."""
 
 
-def settle(attempt: Callable[[], AppendOutcome], clock: Clock) -> Committed | AlreadyCommitted | Conflict | Fenced:
+def settle(
+    attempt: Callable[[], AppendOutcome], clock: Clock, what: str = "an append"
+) -> Committed | AlreadyCommitted | Conflict | Fenced:
     """Repeat one attempt until the store can say how it ended.
 
+    Args:
+        what: is attempted, for messages.
+
     Raises:
-        StoreUnavailableError: it was not applied, time and again.
-        StoreError: its outcome stayed unknown; the next session finds out by reading.
+        StoreUnavailableError: it was not applied, time and again; or one try may have been, and then the next session
+            finds out by reading.
     """
-    failed = attempt()
-    if not isinstance(failed, _UNDECIDED):
-        return failed
-    tries = 1
-    while isinstance(failed, _UNDECIDED) and tries < TRIES:
+    done = attempt()
+    if not isinstance(done, _UNDECIDED):
+        return done
+    doubt, tries = isinstance(done, Unknown), 1
+    while tries < TRIES:
         clock.wait(threading.Event(), min(1.0, 0.01 * 2 ** (tries - 1)))
-        tries, failed = tries + 1, attempt()
-    if not isinstance(failed, _UNDECIDED):
-        return failed
-    if isinstance(failed, Unknown):
-        raise StoreError(
-            f"the store can't say whether an append was written, after {TRIES} tries: {failed.cause}"
-        ) from failed.cause
-    raise StoreUnavailableError(
-        f"the store did not take an append, after {TRIES} tries: {failed.cause}"
-    ) from failed.cause
+        tries, done = tries + 1, attempt()
+        if not isinstance(done, _UNDECIDED):
+            return done
+        doubt = doubt or isinstance(done, Unknown)
+    how = f"can't say whether {what} was written" if doubt else f"did not take {what}"
+    raise StoreUnavailableError(f"the store {how}, after {TRIES} tries: {done.cause}") from done.cause
 
 
 def taken_over(lease: Lease, fence: int) -> LeaseLostError:
@@ -101,7 +102,7 @@ class Recorder:
 
         Raises:
             LeaseLostError: a newer session owns the run.
-            StoreError, StoreUnavailableError: as `settle`.
+            StoreUnavailableError, StoreError: as `settle`, and the store's own.
         """
         self._count += 1
         lease, seq = self.lease, self.seq

@@ -14,7 +14,7 @@ import msgspec
 
 from . import events as e
 from .checks import checked_text
-from .errors import CorruptHistoryError, InvalidInputError, NotFoundError
+from .errors import CorruptHistoryError, InvalidInputError, NotFoundError, StoreMisconfiguredError
 from .lifecycle import RunRemoved
 from .loading import Parts
 from .needs import needed_by
@@ -203,7 +203,7 @@ def _fate(store: Store, head: RunHead, dry_run: bool) -> Fate:
     try:
         tail = store.read(head.run_id, 0, incarnation=head.incarnation, limit=1)
         start = None if tail is None else read_tail(tail, head.run_id)[0]
-    except (CorruptHistoryError, IndexError):
+    except (CorruptHistoryError, StoreMisconfiguredError, IndexError):  # damaged, or its key is not at hand
         return "unreadable"
     if start is None:
         return "changed"

@@ -47,8 +47,8 @@ class Pruned(msgspec.Struct, frozen=True):
         run_ids: theirs, those closed first of each workflow first; of more than 10,000 the first 10,000.
         events: how many events went with them, those of earlier incarnations not counted.
         kept: how many runs were old enough and stay, by the reason: "newest", among those that `keep_last` keeps;
-            "needed" by an open parent; "unreadable", damaged or of a newer format; "changed", retried, reset or removed
-            by somebody else meanwhile.
+            "needed" by an open parent; "unreadable", damaged, of a newer format, or its key is not at hand; "changed",
+            retried, reset or removed by somebody else meanwhile.
         more: whether `limit` ended it, so that there may be more to remove.
         dry_run: True when nothing was removed.
     """

@@ -8,10 +8,9 @@ from typing import Any
 from . import events as e
 from . import lifecycle as lc
 from .environment import new_token
-from .errors import StoreUnavailableError
 from .loading import Parts, make_head
-from .recorder import TRIES, settle
-from .store import AlreadyCommitted, Committed, Conflict, Created, Exists, LeaseRequest, NotApplied, Unknown
+from .recorder import settle
+from .store import AlreadyCommitted, Committed, Conflict, Created, Exists, LeaseRequest
 from .wire import to_draft
 
 __all__ = ["append_outside", "create_run"]
@@ -25,15 +24,14 @@ def create_run(parts: Parts, run_id: str, events: list[e.EventBase], *, drive: b
     lease = parts.lease_request() if drive else None
     records = [to_draft(event) for event in events]
     attempt_id = new_token()
-    refused: NotApplied | Unknown = NotApplied()
-    for _ in range(TRIES):
-        made = parts.store.create(run_id, records, head=head, attempt_id=attempt_id, lease=lease)
-        if isinstance(made, (Created, Exists)):
-            if isinstance(made, Created):
-                parts.tell(lc.RunOpened(run_id, start.workflow, start.incarnation))
-            return made
-        refused = made
-    raise StoreUnavailableError(f"run {run_id!r} could not be created: {refused.cause}") from refused.cause
+    create: Callable[[], Any] = lambda: parts.store.create(  # noqa: E731 - one attempt, repeated as it is
+        run_id, records, head=head, attempt_id=attempt_id, lease=lease
+    )
+    made: Any = settle(create, parts.environment.clock, f"the start of run {run_id!r}")
+    assert isinstance(made, (Created, Exists))
+    if isinstance(made, Created):
+        parts.tell(lc.RunOpened(run_id, start.workflow, start.incarnation))
+    return made
 
 
 def append_outside(

@@ -13,7 +13,7 @@ from stepwell.store import Store
 from .rules import Clock
 from .wrapped_urls import WRAPPERS, open_wrapped
 
-__all__ = ["GROUP", "masked", "open_store"]
+__all__ = ["GROUP", "open_store"]
 
 GROUP = "stepwell.stores"
 """The entry points by which another package makes the scheme of its store known.
@@ -66,17 +66,6 @@ def open_store(url: str, *, must_exist: bool = False, clock: Clock | None = None
         inner = f"{others}:{rest}"
         return open_wrapped(wrapper, inner, lambda one: open_store(one, must_exist=must_exist, clock=clock))
     return _third_party(scheme, url, must_exist, clock)
-
-
-def masked(url: str) -> str:
-    """A URL as it may be shown: without a password.
-
-    Example:
-        >>> masked("postgresql://ada:secret@db/runs")
-        'postgresql://ada:***@db/runs'
-    """
-    shown = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url, count=1, flags=re.DOTALL)
-    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*)=[^&]*", r"\1=***", shown)
 
 
 def _third_party(scheme: str, url: str, must_exist: bool, clock: Clock | None) -> Store:

@@ -314,4 +314,4 @@ def test_what_was_found_before_it_became_busy_is_told(verify, pages, io_error):
     io_error(sqlite3.SQLITE_BUSY)
     code, found = verify(SQLITE)
     assert (4, False) == (code, found["complete"])
-    assert ["CORRUPT_HISTORY", "STORE_NOT_WRITTEN"] == [one["code"] for one in found["problems"]]
+    assert ["CORRUPT_HISTORY", "STORE_UNAVAILABLE"] == [one["code"] for one in found["problems"]]

@@ -15,6 +15,7 @@ from stepwell_stores import liveness, rules
 from stepwell_stores.jsonl import files as jsonl_files
 from stepwell_stores.jsonl import runs as jsonl_runs
 from stepwell_stores.jsonl import store as jsonl
+from stepwell_stores.outcomes import AmbiguousError, NotWrittenError
 from stepwell_stores.redis import prelude as redis_prelude
 from stepwell_stores.redis import reads as redis_reads
 from stepwell_stores.redis import scripts as redis_scripts
@@ -144,7 +145,7 @@ def _rerun_on_unknown() -> None:
         finally:
             of_steps.clear()
 
-    recorder.settle = hasty
+    recorder.settle = hasty  # type: ignore[assignment]
     session.Session._record_outcomes = recorded  # type: ignore[method-assign]
 
 
@@ -217,7 +218,7 @@ def _error_swallowed() -> None:
 
         try:
             return transaction(self, handle, db, kept)
-        except (sqlite_database.AmbiguousError, sqlite_database.NotWrittenError):
+        except (AmbiguousError, NotWrittenError):
             if not results:
                 raise
             return results[-1]

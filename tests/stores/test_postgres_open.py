@@ -472,12 +472,6 @@ def test_a_pool_that_was_made_before_a_fork_is_refused_in_the_child(pool: Connec
     assert [] == _inherited
 
 
-def test_a_closed_pool_is_told(database: str) -> None:
-    pool = ConnectionPool(database, open=False)
-    with pytest.raises(StoreUnavailableError, match="the pool gives no connection"):
-        PostgresStore(pool=pool).head("r")
-
-
 def test_a_program_that_is_locked_out_waits_no_longer_than_told(database: str, db: Any, create: Any) -> None:
     """A row that somebody else has locked."""
     with closing(PostgresStore(database)) as store:

@@ -14,8 +14,9 @@ from tests.engine.tools import eventually
 from stepwell.errors import NotFoundError
 from stepwell.store import AlreadyCommitted, Committed, NotApplied, Unknown
 from stepwell.testing.contract import a_head, a_record, a_start
+from stepwell_stores.outcomes import AmbiguousError, NotWrittenError
 from stepwell_stores.sqlite import SqliteStore
-from stepwell_stores.sqlite.database import AmbiguousError, Database, NotWrittenError
+from stepwell_stores.sqlite.database import Database
 
 RUNS = [f"r{number}" for number in range(8)]
 

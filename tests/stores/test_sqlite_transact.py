@@ -26,6 +26,7 @@ from stepwell.errors import (
 )
 from stepwell.store import AlreadyCommitted, Committed, Conflict, Fenced, Lease, NotApplied, Transactional, Unknown
 from stepwell.testing.contract import a_head, a_record, a_start
+from stepwell_stores.outcomes import AmbiguousError
 from stepwell_stores.sqlite import SqliteStore
 from stepwell_stores.sqlite import database as sqlite_database
 
@@ -190,7 +191,7 @@ def test_an_outcome_that_is_not_known_is_found_out_by_the_same_attempt(
     def broken(database: Any, handle: Any, db: Any, work: Any) -> Any:
         done = real(database, handle, db, work)
         if fails and fails.pop(0):
-            raise sqlite_database.AmbiguousError("COMMIT failed")
+            raise AmbiguousError("COMMIT failed")
         return done
 
     monkeypatch.setattr(sqlite_database.Database, "_transaction", broken)

@@ -9,8 +9,7 @@ import pytest
 
 from stepwell import Engine, Flow, Step, workflow
 from stepwell.errors import StoreMisconfiguredError
-from stepwell_stores import open_store
-from stepwell_stores.urls import masked
+from stepwell_stores import masked, open_store
 
 MODULE = """
 from stepwell.errors import StoreMisconfiguredError

@@ -6,9 +6,11 @@ import re
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from attrs import frozen
+from attrs import field, frozen
 
 from stepwell.errors import StoreMisconfiguredError
+
+from ..masking import check_authority
 
 try:
     import psycopg
@@ -65,7 +67,7 @@ class Address:
         place: how messages name it: without a password.
     """
 
-    given: dict[str, Any]
+    given: dict[str, Any] = field(repr=False)
     schema: str
     prepare: bool
     listen: bool
@@ -90,6 +92,7 @@ def address_of(url: str) -> Address:
     own: dict[str, str] = {}
     text = url
     if "://" in url:
+        check_authority(url)
         text, _, query = url.partition("?")
         kept = []
         for part in query.split("&") if query else ():
@@ -101,11 +104,14 @@ def address_of(url: str) -> Address:
             else:
                 own[name] = unquote(value)
         text += "?" + "&".join(kept) if kept else ""
+    problem, given = "", dict[str, Any]()
     try:
         given = conninfo_to_dict(text)
     except psycopg.Error as e:
+        problem = _plain(e)
+    if problem:  # not as a cause or context: the driver repeats a part of the URL
         _refuse(
-            f"not the URL of a Postgres database: {_plain(e)}",
+            f"not the URL of a Postgres database: {problem}",
             "write 'postgresql://user@host:5432/database?schema=name'",
         )
     prepare, listen = _switch(own, "prepare"), _switch(own, "listen")

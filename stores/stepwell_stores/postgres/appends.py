@@ -17,8 +17,8 @@ from stepwell.store import AlreadyCommitted, AppendOutcome, Committed, Head, The
 
 from ..group_commit import GroupCommit, _copied, _Write
 from ..liveness import ForkAware, watch_forks
+from ..outcomes import NotWrittenError
 from .address import psycopg
-from .errors import NotWrittenError
 from .history import row_of
 from .rows import Statements, head_values
 from .session import Session

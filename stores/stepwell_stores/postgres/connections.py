@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from inspect import iscoroutinefunction
 from os import getpid
 from typing import Any, Protocol, TypeVar
 
-from stepwell.errors import ClosedError, StoreError, StoreMisconfiguredError
+from stepwell.errors import ClosedError, InvalidInputError, StoreError, StoreMisconfiguredError
 
 from ..liveness import ForkAware, watch_forks
+from ..outcomes import NotWrittenError
 from .address import Address, psycopg
-from .errors import LostError, NotWrittenError, Phase, judged, unreachable
+from .errors import LostError, Phase, judged, unreachable
 from .schema import check_server, check_version, prepare_tables
 from .session import Session
 
-__all__ = ["Connections", "Pool"]
+__all__ = ["Connections", "Pool", "check_pool"]
 
 T = TypeVar("T")
 
@@ -40,6 +42,20 @@ class Pool(Protocol):
     def putconn(self, conn: Any) -> None:
         """Take it back."""
         ...
+
+
+def check_pool(pool: object) -> None:
+    """Refuse what is no pool of connections that one can wait for.
+
+    Raises:
+        InvalidInputError: it names what is wanted.
+    """
+    get, put = getattr(pool, "getconn", None), getattr(pool, "putconn", None)
+    if not callable(get) or not callable(put) or iscoroutinefunction(get):
+        raise InvalidInputError(
+            f"pool must be a psycopg_pool.ConnectionPool, got {type(pool).__qualname__}; write "
+            "PostgresStore(pool=ConnectionPool(...)), or give a URL"
+        )
 
 
 class _Own(psycopg.Connection[Any]):
@@ -71,7 +87,8 @@ class Connections(ForkAware):
         self.place, self.schema = place, schema
         self._address, self._pool = address, pool
         self._prepare, self._must_exist = prepare, must_exist
-        self._pid = 0  # that borrowed first
+        # whose the pool's sockets are: who borrows first, or made it, when they are there already
+        self._pid = getpid() if pool is not None and not getattr(pool, "closed", True) else 0
         self._closed = False
         self._lent: set[int] = set()
         self._begin()
@@ -274,7 +291,9 @@ class Connections(ForkAware):
         try:
             raw = pool.getconn(timeout=BUSY_SECONDS)
         except psycopg.Error as e:  # the pool's own errors are of the driver's kind
-            raise NotWrittenError(f"{self.place}: the pool gives no connection: {e}") from e
+            if type(e).__name__ == "PoolClosed":
+                raise StoreMisconfiguredError(f"{self.place}: {e}; open the pool before its first use") from e
+            raise NotWrittenError(f"{self.place}: the pool gives no connection: {e}; try again, or allow more") from e
         return Session(raw, prepare=None if self._prepare else False, borrowed=True)
 
     def _give(self, session: Session) -> None:

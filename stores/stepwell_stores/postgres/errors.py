@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias
 
 from stepwell.errors import (
@@ -11,33 +12,19 @@ from stepwell.errors import (
     StepwellError,
     StoreError,
     StoreMisconfiguredError,
-    StoreUnavailableError,
 )
 
+from ..outcomes import AmbiguousError, NotWrittenError
 from .address import psycopg
 
-__all__ = ["AmbiguousError", "LostError", "NotWrittenError", "Phase", "judged", "of_the_store", "unreachable"]
+__all__ = ["LostError", "Phase", "judged", "of_the_store", "unreachable"]
 
 Phase: TypeAlias = Literal["reading", "writing", "committing"]
 """What was under way: nothing that could be committed; or the statement, or COMMIT, that commits."""
 
 
-class NotWrittenError(StoreUnavailableError):
-    """A transaction ended without a write, for certain."""
-
-    code = "POSTGRES_NOT_WRITTEN"
-
-
 class LostError(NotWrittenError):
     """The connection was lost, and nothing had been written on it."""
-
-    code = "POSTGRES_LOST"
-
-
-class AmbiguousError(StoreError):
-    """The connection was lost when a transaction may have been committed."""
-
-    code = "POSTGRES_AMBIGUOUS"
 
 
 _AGAIN = ("08", "40", "53", "55", "57", "58")
@@ -63,6 +50,8 @@ _FOR_GOOD = (
     "not a valid",
     "invalid",
 )
+
+_NAMES = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 
 def of_the_store(error: BaseException) -> bool:
@@ -120,7 +109,8 @@ def judged(place: str, error: BaseException, phase: Phase, lost: bool) -> Stepwe
 def unreachable(place: str, error: BaseException) -> StoreError:
     """The error of ours when no connection could be made; nothing was written."""
     text = _said(error)
-    if any(words in text for words in _FOR_GOOD):
+    said = _NAMES.sub("", text)  # a host may be called anything
+    if any(words in said for words in _FOR_GOOD):
         remedy = "check user, password, host and database of its URL"
         return StoreMisconfiguredError(f"can't connect to {place}: {text}; {remedy}")
     return NotWrittenError(f"can't connect to {place}: {text}; is the server running?")

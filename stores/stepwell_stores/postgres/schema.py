@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stepwell.errors import NewerFormatError, StoreMisconfiguredError
 
 from .session import Session
@@ -185,7 +187,9 @@ def check_server(session: Session, place: str) -> None:
     """
     found = session.one(_SERVER)
     assert found is not None
-    replica, read_only, encoding, number, version = found
+    # text comes as bytes from a database that says nothing of its encoding
+    values: list[Any] = [value.decode() if isinstance(value, bytes) else value for value in found]
+    replica, read_only, encoding, number, version = values
     if replica:
         raise StoreMisconfiguredError(
             f"{place} is a replica (pg_is_in_recovery), which can't be written and may lag; name the primary (with "

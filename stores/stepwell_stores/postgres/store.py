@@ -35,6 +35,7 @@ from stepwell.store import (
 )
 
 from ..bell import Bell
+from ..outcomes import NotWrittenError, outcome_of
 from ..rules import (
     Clock,
     check_append,
@@ -46,8 +47,7 @@ from ..rules import (
 )
 from .address import SCHEMA, address_of, check_schema, psycopg
 from .appends import Append, Appender, AppendGroup
-from .connections import Connections, Pool
-from .errors import AmbiguousError, NotWrittenError
+from .connections import Connections, Pool, check_pool
 from .guest import joined
 from .hints import Hints
 from .history import found, made_by, missing, read, row_of
@@ -95,6 +95,8 @@ class PostgresStore(PostgresMoves, PostgresUpkeep):
     ) -> None:
         if (url is None) == (pool is None) or (url is not None and schema is not None):
             raise InvalidInputError("PostgresStore takes a url, or a pool and perhaps its schema")
+        if pool is not None:
+            check_pool(pool)
         address = None if url is None else address_of(url)
         self.schema = check_schema(schema or SCHEMA) if address is None else address.schema
         self.place = f"the pool's Postgres database, schema {self.schema}" if address is None else address.place
@@ -422,14 +424,9 @@ class PostgresStore(PostgresMoves, PostgresUpkeep):
 
     def _attempt(self, write: Callable[[], T]) -> T | NotApplied | Unknown:
         """Make a write whose failure is an outcome, and tell those who wait."""
-        try:
-            result = write()
-        except NotWrittenError as e:
-            return NotApplied(e)
-        except AmbiguousError as e:
-            return Unknown(e)
+        done = outcome_of(write)
         self._bell.ring()
-        return result
+        return done
 
     def _told(self, done: object, run_id: str, due: int | None) -> None:
         """Tell other processes of a write, in which they may be interested."""

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from stepwell.errors import StepTimeoutError, StoreError
-from stepwell.store import AlreadyCommitted, AppendOutcome, Draft, NotApplied, Unknown, seal
+from stepwell.store import AlreadyCommitted, AppendOutcome, Draft, seal
 
+from ..outcomes import outcome_of
 from .address import psycopg
 from .appends import Append, Appender
 from .connections import Connections
-from .errors import AmbiguousError, NotWrittenError, of_the_store
+from .errors import of_the_store
 from .guest import Guest
 from .history import found, made_by
 from .session import Session
@@ -63,13 +64,9 @@ def transact(
         return one.done
 
     try:
-        return connections.transaction(transaction, foreign=True)
+        return outcome_of(lambda: connections.transaction(transaction, foreign=True))
     except _OfWorkError as failed:
         raise failed.error  # noqa: B904 - as it was raised
-    except NotWrittenError as error:
-        return NotApplied(error)
-    except AmbiguousError as error:
-        return Unknown(error)
 
 
 _BOUND = """SELECT set_config('statement_timeout', %s, true),

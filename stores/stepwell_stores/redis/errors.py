@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 
 from stepwell.errors import (
     CorruptHistoryError,
     StepwellError,
     StoreError,
     StoreMisconfiguredError,
-    StoreUnavailableError,
 )
 
 from ..move_rules import read_arrival, read_departure, refuse_absent
+from ..outcomes import AmbiguousError, NotWrittenError
 
-__all__ = ["AmbiguousError", "NotWrittenError", "meaning", "newer", "plainly", "refuse_away"]
-
-
-class NotWrittenError(StoreUnavailableError):
-    """A script was not run, for certain."""
-
-    code = "STORE_NOT_TAKEN"
-
-
-class AmbiguousError(StoreUnavailableError):
-    """A script was sent and the answer did not come: it may have been run."""
-
-    code = "STORE_ANSWER_LOST"
-
-
-@contextlib.contextmanager
-def plainly() -> Iterator[None]:
-    """Have callers told that the store is away, where it does not matter how far a script came."""
-    try:
-        yield
-    except (NotWrittenError, AmbiguousError) as e:
-        raise StoreUnavailableError(e.message) from e.__cause__
+__all__ = ["meaning", "newer", "refuse_away"]
 
 
 # What a server says when it refuses, before anything is changed: a word of its own, and what it means. Inside of a

@@ -10,17 +10,19 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from inspect import iscoroutinefunction
 from typing import Any
 
-from stepwell.errors import ClosedError, NewerFormatError, StoreMisconfiguredError
+from stepwell.errors import ClosedError, InvalidInputError, NewerFormatError, StoreMisconfiguredError
 
 from ..liveness import ForkAware, watch_forks
-from .errors import AmbiguousError, NotWrittenError, meaning, newer, plainly, refuse_away
+from ..outcomes import AmbiguousError, NotWrittenError
+from .errors import meaning, newer, refuse_away
 from .prelude import Script
 from .settings import check, read_settings
 from .where import Where
 
-__all__ = ["Server"]
+__all__ = ["Server", "check_client"]
 
 _STALE = 1.0  # seconds after which a connection may have been closed by the server, or by what lies between
 _INSTALL = "the Redis store needs the driver redis-py: pip install 'stepwell[redis]'"
@@ -37,6 +39,20 @@ def driver() -> Any:
     except ImportError as e:
         raise StoreMisconfiguredError(_INSTALL) from e
     return redis
+
+
+def check_client(client: Any) -> None:
+    """Refuse what is no client that one can wait for.
+
+    Raises:
+        InvalidInputError: it names what is wanted.
+    """
+    one = hasattr(client, "connection_pool") or hasattr(client, "get_node_from_key")
+    if not one or iscoroutinefunction(getattr(client, "execute_command", None)):
+        raise InvalidInputError(
+            f"client must be a redis.Redis or redis.RedisCluster, got {type(client).__module__}."
+            f"{type(client).__qualname__}; write RedisStore(client=redis.Redis(...)), or give a URL"
+        )
 
 
 class Server(ForkAware):
@@ -86,32 +102,50 @@ class Server(ForkAware):
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Any]:
-        """A connection that is open, as far as can be told."""
-        if self._client is not None:
-            pool = self.pool()
-            connection = pool.get_connection()
-            try:
-                yield connection
-            finally:
+        """A connection to a server that was looked at, open as far as can be told.
+
+        When its use does not end well it is closed. An answer may still be on the way, which the next command would
+        take for its own; or the server takes no writes any more, and another one may have its name now.
+        """
+        pool = None if self._client is None else self.pool()
+        connection = self._own() if pool is None else pool.get_connection()
+        try:
+            if not self._checked or not _connected(connection):
+                connection.connect()
+                self._check(connection)
+            yield connection
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            if pool is not None:
                 pool.release(connection)
-            return
+            elif self._closed:
+                connection.disconnect()
+            elif _connected(connection):
+                self._free.append((time.monotonic(), connection))
+
+    def _own(self) -> Any:
+        """One of our connections that nobody uses, or a new one that is still to be connected."""
         used, connection = 0.0, None
         with contextlib.suppress(IndexError):
             used, connection = self._free.pop()
         if connection is None:
-            connection = self.pool().make_connection()
-        elif time.monotonic() - used > _STALE:
-            with contextlib.suppress(driver().RedisError):
-                if connection.can_read():  # that it was closed; nothing else is said without being asked
-                    connection.disconnect()
-        connection.connect()  # if it is not
-        try:
-            yield connection
-        finally:
-            if not self._closed:
-                self._free.append((time.monotonic(), connection))
-            else:
+            return self.pool().make_connection()
+        if time.monotonic() - used > _STALE:
+            try:
+                ended = connection.can_read()  # that it was closed: nothing else is said without being asked
+            except driver().RedisError:
+                ended = True
+            if ended:
                 connection.disconnect()
+        return connection
+
+    def _drop_free(self) -> None:
+        """Close what nobody uses."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._free.pop()[1].disconnect()
 
     # ---- scripts
 
@@ -140,24 +174,20 @@ class Server(ForkAware):
             StoreUnavailableError: lost again.
             StoreError, CorruptHistoryError: as `run`.
         """
-        with plainly():
-            for _ in range(2):
-                with contextlib.suppress(AmbiguousError):
-                    return self.run(script, *values)
-            return self.run(script, *values)
+        for _ in range(2):
+            with contextlib.suppress(AmbiguousError):
+                return self.run(script, *values)
+        return self.run(script, *values)
 
     def ask(self, *commands: Sequence[Any]) -> list[Any]:
         """Send commands that change nothing; what the server refuses is None."""
-        with plainly():
-            return self._send(commands)
+        return self._send(commands)
 
     def _send(self, commands: Sequence[Sequence[Any]], script: Script | None = None) -> list[Any]:
         redis = driver()
         sent = False
         try:
             with self._connection() as connection:
-                if not self._checked:
-                    self._check(connection)
                 sent = True
                 if script is not None:
                     return [self._evaluate(connection, script, commands[0], redis)]
@@ -166,6 +196,7 @@ class Server(ForkAware):
             found = meaning(error, self.where.name, sent=sent)
             if isinstance(found, (NotWrittenError, AmbiguousError)):
                 self._checked = False  # it may be another server that answers next
+                self._drop_free()
             if type(error).__name__ in ("MovedError", "AskError") and hasattr(self._client, "nodes_manager"):
                 with contextlib.suppress(redis.RedisError):
                     self._client.nodes_manager.initialize()
@@ -230,9 +261,7 @@ class Server(ForkAware):
     def close(self) -> None:
         """Close the connections that are ours."""
         self._closed = True
-        while self._free:
-            with contextlib.suppress(IndexError):
-                self._free.pop()[1].disconnect()
+        self._drop_free()
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's connections to the parent."""
@@ -240,3 +269,8 @@ class Server(ForkAware):
             with contextlib.suppress(OSError):
                 connection.disconnect()  # here it only closes this process's copy
         self._begin()
+
+
+def _connected(connection: Any) -> bool:
+    """Whether it has a socket, as far as this process knows; not all versions of the driver have a name for that."""
+    return getattr(connection, "_sock", None) is not None

@@ -8,7 +8,7 @@ from typing import Any
 from stepwell.errors import StoreMisconfiguredError
 from stepwell.store import Durability
 
-from .errors import NotWrittenError
+from ..outcomes import NotWrittenError
 from .where import Where
 
 __all__ = ["check", "durability", "read_settings"]

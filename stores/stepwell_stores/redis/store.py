@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
-from stepwell.errors import CorruptHistoryError, NotFoundError
+from stepwell.errors import CorruptHistoryError, InvalidInputError, NotFoundError
 from stepwell.store import (
     AlreadyCommitted,
     AppendOutcome,
@@ -27,23 +27,21 @@ from stepwell.store import (
     HeadFilter,
     Lease,
     LeaseRequest,
-    NotApplied,
     RunHead,
     Tail,
     Then,
-    Unknown,
     Verified,
     seal,
 )
 
+from ..outcomes import outcome_of
 from ..rules import Clock, check_append, check_first, check_lease, check_opening, check_run_id, micros
 from . import reads, scripts
-from .errors import AmbiguousError, NotWrittenError, plainly
 from .hints import Hints
 from .history import read
 from .moves import RedisMoves
 from .rows import head_values, lease_from, lease_values, run_head
-from .server import Server
+from .server import Server, check_client
 from .settings import durability
 from .upkeep import RedisUpkeep, list_heads
 from .verify import verify
@@ -79,7 +77,11 @@ class RedisStore(RedisMoves, RedisUpkeep):
         clock: Clock | None = None,
     ) -> None:
         if (url is None) == (client is None):
-            raise TypeError("RedisStore takes either a URL or a client")
+            raise InvalidInputError("RedisStore takes either a URL or a client")
+        if evicts not in ("refuse", "allow"):
+            raise InvalidInputError(f"evicts is 'refuse' or 'allow', got {evicts!r}")
+        if client is not None:
+            check_client(client)
         if url is not None:
             where = Where.of(url)
         else:
@@ -101,14 +103,6 @@ class RedisStore(RedisMoves, RedisUpkeep):
         return durability(self._server.settings(), self._server.where)
 
     # ---- writing
-
-    def _attempt(self, work: Callable[[], T]) -> T | NotApplied | Unknown:
-        try:
-            return work()
-        except NotWrittenError as e:
-            return NotApplied(e)
-        except AmbiguousError as e:
-            return Unknown(e)
 
     def create(
         self,
@@ -137,7 +131,7 @@ class RedisStore(RedisMoves, RedisUpkeep):
                     return Exists(run_head(answer[1], self._name))
                 fence = int(self._moved(answer)[1])
 
-        done = self._attempt(work)
+        done = outcome_of(work)
         self._hints.ring()
         return self._hints.due.told(done, head.due)
 
@@ -174,7 +168,7 @@ class RedisStore(RedisMoves, RedisUpkeep):
                 else:
                     return self._refused(answer, run_id)
 
-        done = self._attempt(work)
+        done = outcome_of(work)
         self._hints.ring()
         return self._hints.due.told(done, head.due)
 
@@ -196,7 +190,7 @@ class RedisStore(RedisMoves, RedisUpkeep):
         """Append to a history; see the port."""
         check_append(run_id, incarnation, expected_seq, records, attempt_id, head, then, fence, release, lease)
         if fence is None:
-            done = self._attempt(lambda: self._tell(run_id, incarnation, expected_seq, records, attempt_id, due, lease))
+            done = outcome_of(lambda: self._tell(run_id, incarnation, expected_seq, records, attempt_id, due, lease))
             self._hints.ring()
             return self._hints.due.told(done, due)
         assert incarnation is not None  # check_append saw to it
@@ -212,7 +206,7 @@ class RedisStore(RedisMoves, RedisUpkeep):
                 return Committed(seq, number)
             return AlreadyCommitted(seq, number) if answer[0] == b"again" else self._refused(answer, run_id)
 
-        done = self._attempt(work)
+        done = outcome_of(work)
         self._hints.ring()
         return self._hints.due.told(done, head.due if head is not None and release else None)
 
@@ -308,8 +302,7 @@ class RedisStore(RedisMoves, RedisUpkeep):
         if limit < 1:
             return []
         codes = json.dumps(sorted(fingerprints))
-        with plainly():
-            answer = self._server.run(scripts.CLAIM_DUE, self._now(), "", now, limit, *lease_values(request), codes)
+        answer = self._server.run(scripts.CLAIM_DUE, self._now(), "", now, limit, *lease_values(request), codes)
         leases = (lease_from(found[1:], found[0].decode(), owner) for found in answer[1:])
         return [lease for lease in leases if lease is not None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any, Literal, NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -9,6 +10,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from attrs import field, frozen
 
 from stepwell.errors import StoreMisconfiguredError
+
+from ..masking import check_authority
 
 __all__ = ["Where", "check_prefix"]
 
@@ -39,11 +42,14 @@ class Where:
         Raises:
             StoreMisconfiguredError: it names no server; the text says what to write, and holds no password.
         """
-        try:
+        check_authority(url)
+        read = False
+        with contextlib.suppress(ValueError):
             parts = urlsplit(url)
             port = parts.port
             given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        except ValueError:
+            read = True
+        if not read:  # not as a cause or context: those repeat a part of the URL
             _refuse(
                 "a part of the URL can't be read", "write '#', '@', '/' and ':' in a password as %23, %40, %2F, %3A"
             )

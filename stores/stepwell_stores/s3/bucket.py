@@ -18,9 +18,10 @@ import msgspec
 from stepwell.errors import ClosedError, StoreError, StoreMisconfiguredError, StoreUnavailableError
 
 from ..liveness import ForkAware, watch_forks
+from ..outcomes import AmbiguousError, NotWrittenError
 from .pool import Pool
 
-__all__ = ["Bucket", "Doubtful", "Found", "Listed", "Refused", "Undone"]
+__all__ = ["Bucket", "Found", "Listed"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,18 +31,6 @@ _AT_ONCE = 16
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,200})</Message>")
-
-
-class Undone(Exception):
-    """A write that the bucket did not acknowledge."""
-
-
-class Refused(Undone):
-    """It was not done, for certain."""
-
-
-class Doubtful(Undone):
-    """It may have been done, or be done later."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -88,7 +77,8 @@ class Bucket(ForkAware):
             How it ended, and the bytes that are there.
 
         Raises:
-            Refused, Doubtful: it was tried in vain; the second when one of the tries may have been done.
+            NotWrittenError, AmbiguousError: it was tried in vain; the second when one of the tries may have been done,
+                or may be done later.
             StoreMisconfiguredError: the bucket is not there, not ours, or can't do it.
         """
         from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -103,7 +93,7 @@ class Bucket(ForkAware):
                 try:
                     there = self.get(key)
                 except StoreUnavailableError as unread:
-                    raise self._undone(doubt=True, cause=unread) from unread
+                    raise self._unavailable(f"write {key}", unread, doubt=True) from unread
                 if there is not None:
                     return ("found" if there.data == data else "taken"), there.data
                 # nothing there: the bucket had two at once (409), and asks to try again
@@ -113,7 +103,7 @@ class Bucket(ForkAware):
             else:
                 return "made", data
             self._rest(pause)
-        raise self._undone(doubt=doubt, cause=last) from last
+        raise self._unavailable(f"write {key}", last, doubt=doubt) from last
 
     def replace(self, key: str, data: bytes, e_tag: str | None) -> bool:
         """Write an object if it is still the one with this tag, or if there is none (None).
@@ -126,10 +116,7 @@ class Bucket(ForkAware):
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         if e_tag is None:
-            try:
-                return self.create(key, data)[0] != "taken"
-            except Undone as e:
-                raise self._unavailable(f"write {key}", e) from e
+            return self.create(key, data)[0] != "taken"
         last: BaseException | None = None
         for pause in (*_PAUSES, None):
             try:
@@ -297,7 +284,7 @@ class Bucket(ForkAware):
         if isinstance(error, driver.PermissionDeniedError | driver.UnauthenticatedError) or status in (401, 403):
             remedy = "check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and what they allow"
             if doubt:
-                raise Doubtful(self._text(what, error)) from error
+                raise AmbiguousError(f"{self._text(what, error)}; {remedy}") from error
             self._misconfigured(error, what, remedy)
         if "redirect without LOCATION" in text or status in (301, 307):
             self._misconfigured(error, what, "the bucket is in another region; set AWS_REGION")
@@ -309,11 +296,10 @@ class Bucket(ForkAware):
     def _misconfigured(self, error: Exception, what: str, remedy: str) -> NoReturn:
         raise StoreMisconfiguredError(f"{self._text(what, error)}; {remedy}") from error
 
-    def _unavailable(self, what: str, error: BaseException | None) -> StoreUnavailableError:
-        return StoreUnavailableError(f"{self._text(what, error)}; try again")
-
-    def _undone(self, *, doubt: bool, cause: BaseException | None) -> Undone:
-        return (Doubtful if doubt else Refused)(self._text("write", cause))
+    def _unavailable(self, what: str, error: BaseException | None, *, doubt: bool = False) -> StoreUnavailableError:
+        away = "kind: Connect" in str(error)
+        remedy = "check that it runs, endpoint and region" if away else "try again"
+        return (AmbiguousError if doubt else NotWrittenError)(f"{self._text(what, error)}; {remedy}")
 
     def _text(self, what: str, error: BaseException | None) -> str:
         """What went wrong, in a line; of the driver's text only what the bucket itself said."""

@@ -25,8 +25,9 @@ from stepwell.errors import (
 from stepwell.store import AlreadyCommitted, Committed
 
 from ..liveness import ForkAware, watch_forks
+from ..outcomes import AmbiguousError, NotWrittenError
 from ..rules import Clock
-from .bucket import Bucket, Doubtful, Refused
+from .bucket import Bucket
 from .decisions import Change
 from .entries import Entry, State, decode, encode, name_of, new_nonce
 from .parts import Staged
@@ -248,7 +249,7 @@ class Logs(ForkAware):
             new: there is probably no such run, so that nothing is asked first.
 
         Raises:
-            Refused, Doubtful: it could not be written.
+            NotWrittenError, AmbiguousError: it could not be written.
             NotFoundError: the decision's.
         """
         with log.lock:
@@ -278,7 +279,7 @@ class Logs(ForkAware):
                     return decided.outcome
                 state, sure = self.look(log), True
                 began = log.seen
-            raise Refused("others were faster, time and again")
+            raise NotWrittenError(f"{self.place(log.name, 0)}: others were faster, time and again; try again")
 
     def _write(self, log: Log, before: State | None, began: float, decided: Change) -> str | None:
         """Make the entry of a decision; None when somebody else's is there, which `log` knows then."""
@@ -334,7 +335,7 @@ class Logs(ForkAware):
                 self.bucket.remove([entry_key(log.name, mine.entry)])
                 return False
         except StoreUnavailableError as e:
-            raise Doubtful(str(e)) from e
+            raise AmbiguousError(e.message) from e
         log.know(state, self._timer() - self._patience)  # to be listed again
         return True
 

@@ -61,7 +61,6 @@ class S3Moves:
         _opening: Opening
 
         def _log(self, run_id: str, *, writing: bool = False) -> tuple[Logs, Log]: ...
-        def _settled(self, run_id: str, change: Callable[[], Any]) -> Any: ...
         def _last_states(self, bucket: Bucket) -> dict[str, State]: ...
 
     def arrive(self, arrival: Arrival) -> Arrival | None:
@@ -70,7 +69,7 @@ class S3Moves:
         check_run_id(run_id)
         logs, log = self._log(run_id, writing=True)
         decide = partial(decisions.arrive, arrival=arrival)
-        stands: Arrival | None = self._settled(run_id, lambda: logs.change(log, decide, new=True))
+        stands: Arrival | None = logs.change(log, decide, new=True)
         return stands
 
     def stage(self, run_id: str, token: str, incarnation: int, seq: int, lines: Sequence[bytes]) -> None:
@@ -84,7 +83,7 @@ class S3Moves:
             def decide(state: State | None, now: int, where: Any = where) -> Change:
                 return decisions.stage(state, now, *where)
 
-            if not self._settled(run_id, lambda decide=decide: logs.change(log, decide)):  # type: ignore[misc]
+            if not logs.change(log, decide):
                 raise InvalidInputError(f"run {run_id!r}, incarnation {incarnation}: nothing is staged before {seq}")
             seq += len(some)
 
@@ -107,7 +106,7 @@ class S3Moves:
         decide = partial(decisions.land, token=token, look=_look(logs, log))
         landed = None
         while landed is None:
-            landed = self._settled(run_id, lambda: logs.change(log, decide))
+            landed = logs.change(log, decide)
         if isinstance(landed, StoreError):
             raise landed
         if landed:
@@ -122,7 +121,7 @@ class S3Moves:
         check_run_id(run_id)
         logs, log = self._log(run_id, writing=True)
         decide = partial(decisions.turn_away, arrival=arrival)
-        return bool(self._settled(run_id, lambda: logs.change(log, decide)))
+        return bool(logs.change(log, decide))
 
     def arrivals(self, *, after: str | None = None, limit: int) -> list[Arrival]:
         """A page of the runs that are to come; see the port. Lists every object below `runs/`."""
@@ -137,7 +136,7 @@ class S3Moves:
         check_run_id(run_id)
         logs, log = self._log(run_id, writing=True)
         decide = partial(decisions.depart, seen=seen, departure=departure)
-        departed = bool(self._settled(run_id, lambda: logs.change(log, decide)))
+        departed = bool(logs.change(log, decide))
         self._bell.ring()
         return departed
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from stepwell.errors import ClosedError, NewerFormatError, StoreError, StoreMisconfiguredError
+from stepwell.errors import ClosedError, NewerFormatError, StoreError, StoreMisconfiguredError, StoreUnavailableError
 
+from ..outcomes import NotWrittenError
 from ..rules import Clock, system_clock
-from .bucket import Bucket, Undone
+from .bucket import Bucket
 from .entries import FORMAT, new_nonce
 from .log import local_seconds
 
@@ -213,8 +214,8 @@ class Opening:
             tag = None if there is None else there.e_tag
             if tag is None or bucket.replace(key, b"three", f'"{"0" * 32}"') or not bucket.replace(key, b"four", tag):
                 self._unfit(bucket, "If-Match")
-        except Undone as e:
-            raise StoreError(f"{bucket.place}: can't find out what the bucket can do: {e}; try again") from e
+        except StoreUnavailableError as e:
+            raise NotWrittenError(f"can't find out what the bucket can do: {e.message}") from e
         bucket.later(lambda: bucket.remove([key]))
         with _lock:
             _proven.add(self._key)

@@ -74,7 +74,6 @@ from stepwell.errors import (
     CorruptHistoryError,
     InvalidInputError,
     StoreMisconfiguredError,
-    StoreUnavailableError,
 )
 from stepwell.store import (
     AppendOutcome,
@@ -85,19 +84,18 @@ from stepwell.store import (
     Head,
     Lease,
     LeaseRequest,
-    NotApplied,
     RunHead,
     Tail,
     Then,
-    Unknown,
     seal,
 )
 
 from ..bell import Bell
 from ..liveness import ForkAware, watch_forks
+from ..outcomes import outcome_of
 from ..rules import Clock, check_append, check_first, check_lease, check_opening, check_run_id, micros
 from . import decisions
-from .bucket import Bucket, Doubtful, Refused, Undone
+from .bucket import Bucket
 from .decisions import Asked
 from .due import due_runs
 from .entries import State, name_of
@@ -342,7 +340,7 @@ class S3Store(S3Moves, S3Upkeep, ForkAware):
         def decide(state: State | None, now: int) -> decisions.Change:
             return decisions.claim(state, now, asked, None)
 
-        got: Lease | RunHead | None = self._settled(run_id, lambda: logs.change(log, decide))
+        got: Lease | RunHead | None = logs.change(log, decide)
         return got if not isinstance(got, RunHead) else self.head(run_id)
 
     def claim_due(
@@ -368,9 +366,9 @@ class S3Store(S3Moves, S3Upkeep, ForkAware):
 
         until = max(now, self._opening.now())
         found = due_runs(bucket, logs, until=until, wanted=wanted, fingerprints=known)
-        for _, run_id, name in found if limit > 0 else ():
+        for _, _, name in found if limit > 0 else ():
             log = logs.get(name)
-            got = self._settled(run_id, lambda log=log: logs.change(log, decide))  # type: ignore[misc]
+            got = logs.change(log, decide)
             if isinstance(got, Lease):
                 leases.append(got)
             if len(leases) >= limit:
@@ -393,8 +391,7 @@ class S3Store(S3Moves, S3Upkeep, ForkAware):
     def release(self, lease: Lease) -> None:
         """End a lease; see the port."""
         logs, log = self._log(lease.run_id, writing=True)
-        ended = partial(logs.change, log, lambda state, now: decisions.release(state, now, lease.fence))
-        self._settled(lease.run_id, ended)
+        logs.change(log, lambda state, now: decisions.release(state, now, lease.fence))
         self._bell.due.ring()
 
     def delete(self, run_id: str, incarnation: int, *, fence: int | None = None) -> bool:
@@ -402,7 +399,8 @@ class S3Store(S3Moves, S3Upkeep, ForkAware):
         check_run_id(run_id)
         logs, log = self._log(run_id, writing=True)
         decide = partial(decisions.delete, incarnation=incarnation, fence=fence)
-        return bool(self._settled(run_id, lambda: logs.change(log, decide)))
+        gone: bool = logs.change(log, decide)
+        return gone
 
     def close(self) -> None:
         """Close it; the user's own bucket stays open."""
@@ -433,18 +431,6 @@ class S3Store(S3Moves, S3Upkeep, ForkAware):
 
     def _write(self, change: Callable[[], Any]) -> Any:
         """The outcome of a write, as the port has it."""
-        try:
-            done = change()
-        except Doubtful as e:
-            return Unknown(e.__cause__ or e)
-        except (Refused, StoreUnavailableError) as e:
-            return NotApplied(e.__cause__ or e)
+        done = outcome_of(change)
         self._bell.ring()
         return done
-
-    def _settled(self, run_id: str, change: Callable[[], Any]) -> Any:
-        """What comes of a write that is not an append."""
-        try:
-            return change()
-        except Undone as e:
-            raise StoreUnavailableError(f"run {run_id!r}: {e}; try again") from e

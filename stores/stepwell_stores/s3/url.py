@@ -21,7 +21,7 @@ def from_url(rest: str, must_exist: bool, clock: Clock | None) -> S3Store:
     example = "write 's3://BUCKET/PREFIX'"
     if not where.startswith("//") or not bucket:
         raise StoreMisconfiguredError(f"s3: needs two slashes, a bucket and a prefix; {example}")
-    if "@" in bucket:
+    if "@" in bucket or ":" in bucket:
         raise StoreMisconfiguredError(
             f"s3: takes no credentials in the URL, which others may see; {example} and set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY"

@@ -30,6 +30,7 @@ from ..filelock import FairLock, fcntl, make_private
 from ..filesystems import kind_of
 from ..group_commit import GroupCommit
 from ..liveness import ForkAware, watch_forks
+from ..outcomes import AmbiguousError, NotWrittenError
 from .guest import Guest
 from .reading import Reading, connect_reading, only_readable
 from .schema import (
@@ -42,7 +43,7 @@ from .schema import (
     primary_code,
 )
 
-__all__ = ["AmbiguousError", "Database", "NotWrittenError"]
+__all__ = ["Database"]
 
 T = TypeVar("T")
 C = TypeVar("C", bound=sqlite3.Connection)
@@ -53,18 +54,6 @@ _DRIVER = (sqlite3.Error, UnicodeDecodeError, MemoryError)
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _FORBIDDEN = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
-
-
-class NotWrittenError(StoreUnavailableError):
-    """A transaction ended without a write, for certain."""
-
-    code = "STORE_NOT_WRITTEN"
-
-
-class AmbiguousError(StoreError):
-    """COMMIT itself failed: it may be on disk all the same."""
-
-    code = "STORE_AMBIGUOUS"
 
 
 class _Handle:

@@ -38,6 +38,7 @@ from stepwell.store import (
 from ..bell import Bell
 from ..filesystems import is_network, kind_of
 from ..liveness import Owners
+from ..outcomes import outcome_of
 from ..rules import (
     Clock,
     check_append,
@@ -50,7 +51,7 @@ from ..rules import (
     system_clock,
 )
 from . import rows as sql
-from .database import AmbiguousError, Database, NotWrittenError, resolve
+from .database import Database, resolve
 from .history import advance, buried, found, insert, lines_of, made_by, refusal
 from .leases import Leases
 from .moves import SqliteMoves
@@ -406,14 +407,9 @@ class SqliteStore(SqliteMoves, SqliteUpkeep):
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T], *, guarded: bool = False) -> T | NotApplied | Unknown:
         """Run a write whose failure is an outcome, and tell those who wait."""
-        try:
-            result = self._database.write(work, guarded=guarded)
-        except NotWrittenError as e:
-            return NotApplied(e)
-        except AmbiguousError as e:
-            return Unknown(e)
+        done = outcome_of(lambda: self._database.write(work, guarded=guarded))
         self._bell.ring()
-        return result
+        return done
 
     def _run_head(self, row: Row) -> RunHead:
         return row.run_head(self._leases.live(row), self.path)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from stepwell.errors import StoreError
-from stepwell.store import AlreadyCommitted, AppendOutcome, Committed, Draft, NotApplied, Unknown, seal
+from stepwell.store import AlreadyCommitted, AppendOutcome, Committed, Draft, seal
 
+from ..outcomes import outcome_of
 from . import rows as sql
-from .database import AmbiguousError, Database, NotWrittenError
+from .database import Database
 from .guest import Guest
 from .history import advance, found
 from .schema import primary_code
@@ -67,13 +68,9 @@ def transact(
         return Committed(seq, incarnation)
 
     try:
-        return database.lend(transaction)
+        return outcome_of(lambda: database.lend(transaction))
     except _OfWorkError as failed:
         raise failed.error  # noqa: B904 - as it was raised
-    except NotWrittenError as error:
-        return NotApplied(error)
-    except AmbiguousError as error:
-        return Unknown(error)
 
 
 def _position(db: Guest, at: tuple[str, int, int, int], attempt_id: str) -> AppendOutcome | None:

@@ -16,6 +16,7 @@ from stepwell.errors import InvalidInputError, StepwellError, StoreError, StoreM
 
 from ..disk import sync_directory, sync_file, translated, write_all
 from ..filelock import FLAGS, make_private
+from ..masking import masked
 
 __all__ = ["Blob", "BlobStore", "DirectoryBlobs", "MemoryBlobs", "ObjectBlobs", "open_blobs"]
 
@@ -246,7 +247,8 @@ class ObjectBlobs:
         with self._translated():
             try:
                 return bytes(self._obstore.get(self._store, self._prefix + name).bytes())
-            except FileNotFoundError:
+            except FileNotFoundError as e:
+                self._check_bucket(e)
                 return None
 
     def delete(self, names: Sequence[str]) -> None:
@@ -265,6 +267,14 @@ class ObjectBlobs:
                     if not folder or name.startswith(f"{folder}/"):
                         yield Blob(name, one["size"], int(one["last_modified"].timestamp() * 1_000_000))
 
+    @staticmethod
+    def _check_bucket(error: BaseException) -> None:
+        """See that it is an object that is missing, and not all of them."""
+        if "NoSuchBucket" in str(error):
+            raise StoreMisconfiguredError(
+                "the blobs can't be reached: there is no such bucket; create it, or mend blobs="
+            ) from error
+
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         errors = self._obstore.exceptions
@@ -275,6 +285,7 @@ class ObjectBlobs:
         except errors.BaseError as e:
             raise StoreUnavailableError(f"the blobs can't be reached: {_first_line(e)}; try again") from e
         except OSError as e:
+            self._check_bucket(e)
             raise StoreError(f"the blobs can't be reached: {_first_line(e)}") from e
 
 
@@ -309,5 +320,9 @@ def open_blobs(address: str) -> BlobStore:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         plain: Any = {"client_options": {"allow_http": True}} if endpoint.startswith("http://") else {}
         return ObjectBlobs(from_url(address, **plain))
-    except Exception as e:
-        raise StoreMisconfiguredError(f"blobs={address!r} can't be opened: {_first_line(e)}") from e
+    except Exception as e:  # noqa: BLE001 - whatever it says, it may repeat the URL, so it is no cause either
+        problem = type(e).__name__
+    raise StoreMisconfiguredError(
+        f"blobs={masked(address)!r} can't be opened ({problem}); write a path, or a URL such as s3://bucket/prefix, "
+        "with credentials in the environment"
+    )
