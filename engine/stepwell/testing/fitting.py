@@ -33,7 +33,7 @@ from ..machine import Machine
 from ..strictness import is_strict
 from ..workflows import Workflow, check_workflow
 from .digesting import Digests, encoded_inputs
-from .misfits import ChangedInputs, Misfit, MisfitKind
+from .misfits import MESSAGES, ChangedInputs, Misfit, MisfitKind
 from .remedies import Place, remedies_for
 from .wording import place_of
 
@@ -406,7 +406,7 @@ class _Look:
         return Misfit(
             kind,
             error.code,
-            _MESSAGES.get(kind, error.message),
+            MESSAGES.get(kind, error.message),
             self.run_id,
             self.start.incarnation,
             self.start.workflow,
@@ -421,17 +421,6 @@ class _Look:
             len(left),
             remedies_for(kind, place),
         )
-
-
-_MESSAGES: dict[str, str] = {
-    "command": "the workflow asks for something else than is recorded",
-    "tail": "the workflow has ended, and recorded events are left over",
-    "end": "the workflow goes on, and its recorded history has ended",
-    "inputs": "steps are called with other inputs than were recorded",
-    "value": "a recorded value does not fit the type that the code asks for",
-    "input": "the recorded input does not fit the workflow's parameters",
-    "result": "the workflow comes to another outcome than is recorded",
-}
 
 
 def _words(event: e.EventBase) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from ..texts import cut, many
 
-__all__ = ["ChangedInputs", "Misfit", "MisfitKind", "Remedy"]
+__all__ = ["MESSAGES", "ChangedInputs", "Misfit", "MisfitKind", "Remedy"]
 
 MisfitKind: TypeAlias = Literal[
     "command", "tail", "end", "inputs", "value", "input", "result", "yield", "version", "workflow", "damaged"
@@ -17,6 +17,17 @@ MisfitKind: TypeAlias = Literal[
 """How a history and code don't fit: another command, recorded events that are left over, a recorded end that the code
 goes on after, changed inputs, a recorded value of another type, the run's own input, another outcome, no command
 yielded, an unknown version or workflow, a history that can't be read."""
+
+MESSAGES: dict[str, str] = {
+    "command": "the workflow asks for something else than is recorded",
+    "tail": "the workflow has ended, and recorded events are left over",
+    "end": "the workflow goes on, and its recorded history has ended",
+    "inputs": "steps are called with other inputs than were recorded",
+    "value": "a recorded value does not fit the type that the code asks for",
+    "input": "the recorded input does not fit the workflow's parameters",
+    "result": "the workflow comes to another outcome than is recorded",
+}
+"""What is wrong, in a line, where the error itself does not say it well."""
 
 _SHOWN = 10
 _COLUMNS = 200
