@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any, cast
 
@@ -37,6 +38,9 @@ _ENVELOPE = 90
 TRIES = 8
 """How often an append that was not applied, or whose outcome is not known, is tried again, with growing pauses."""
 
+PATIENCE = timedelta(seconds=30)
+"""After which it is not tried again: each try may wait long for a server that does not answer."""
+
 
 def settle(
     attempt: Callable[[], AppendOutcome], clock: Clock, what: str = "an append"
@@ -54,14 +58,17 @@ def settle(
     if not isinstance(done, _UNDECIDED):
         return done
     doubt, tries = isinstance(done, Unknown), 1
-    while tries < TRIES:
+    until = clock.now() + PATIENCE
+    while tries < TRIES and clock.now() < until:
         clock.wait(threading.Event(), min(1.0, 0.01 * 2 ** (tries - 1)))
         tries, done = tries + 1, attempt()
         if not isinstance(done, _UNDECIDED):
             return done
         doubt = doubt or isinstance(done, Unknown)
     how = f"can't say whether {what} was written" if doubt else f"did not take {what}"
-    raise StoreUnavailableError(f"the store {how}, after {TRIES} tries: {done.cause}") from done.cause
+    raise StoreUnavailableError(
+        f"the store {how}, after {tries} {'try' if tries == 1 else 'tries'}: {done.cause}"
+    ) from done.cause
 
 
 def taken_over(lease: Lease, fence: int) -> LeaseLostError:

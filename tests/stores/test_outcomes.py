@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,18 @@ def test_both_kinds_of_failure_are_one_to_callers_and_two_to_the_engine() -> Non
 
 
 class Answers:
-    """A store that says so much of each write, in turn."""
+    """A store that says so much of each write, in turn, and the clock beside it."""
 
-    def __init__(self, *said: object) -> None:
+    def __init__(self, *said: object, takes: float = 0) -> None:
         self.said, self.pauses = list(said), list[float]()
+        self.time, self.takes = datetime(2026, 3, 1, tzinfo=UTC), timedelta(seconds=takes)
 
     def __call__(self) -> Any:
+        self.time += self.takes
         return self.said.pop(0) if len(self.said) > 1 else self.said[0]
+
+    def now(self) -> datetime:
+        return self.time
 
     def wait(self, _: object, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -120,6 +126,12 @@ def test_a_write_that_may_be_there_is_never_told_as_one_that_is_not(said: tuple[
         settle(answers, answers, "the start of run 'r'")
     assert answers.pauses == sorted(answers.pauses)
     assert len(answers.pauses) == 7
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_eight_times() -> None:
+    answers: Any = Answers(NotApplied(), takes=12)
+    with pytest.raises(StoreUnavailableError, match="after 4 tries"):
+        settle(answers, answers)
 
 
 def test_a_start_waits_for_a_store_that_comes_back() -> None:

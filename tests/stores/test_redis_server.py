@@ -82,6 +82,7 @@ def contents(client: Any, prefix: str) -> dict[bytes, Any]:
         ("redis://h/0?perfect=a", "'perfect'"),
         ("redis://h/0?prefix=a&prefix=b", "twice"),
         ("redis://h/0?evicts=maybe", "evicts=allow"),
+        ("redis://h/0?volatile=maybe", "volatile=allow"),
         ("redis://h/0?timeout=0", "timeout=10"),
         ("unix://", "path of a socket"),
     ],
@@ -176,7 +177,7 @@ def test_without_the_driver_the_remedy_is_named(url: str) -> None:
 )
 def test_what_is_survived_is_read_from_the_live_settings(settings: Any, process: bool, power: bool) -> None:
     with valkey(**settings) as server:
-        store = open_store(server.url())
+        store = open_store(server.url(volatile="allow"))
         found = store.durability
         assert (process, power, False) == (found.process_crash, found.power_loss, found.failover)
         assert ("advice" in found.settings) == (not power)
@@ -200,6 +201,27 @@ def test_settings_that_can_not_be_read_are_never_taken_for_good(valkey_server: V
     assert (None, None) == (found.process_crash, found.power_loss)
     assert "CONFIG" in found.settings["advice"]
     store.close()
+
+
+def test_a_server_that_keeps_no_file_is_refused_unless_that_is_allowed() -> None:
+    with valkey(appendonly="no") as server:
+        refused = open_store(server.url())
+        with pytest.raises(StoreMisconfiguredError, match=r"appendonly no.*set appendonly to yes.*volatile=allow"):
+            put(refused)
+        with server.connect() as client:
+            assert [] == client.keys("*")
+            client.acl_setuser(
+                "p", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-config"]
+            )
+        blind = open_store(server.url().replace("redis://", "redis://p:x@"))
+        with pytest.raises(StoreMisconfiguredError, match="appendonly no"):
+            put(blind)
+        for willing in (
+            open_store(server.url(volatile="allow")),
+            RedisStore(client=server.connect(), prefix="other", volatile="allow"),
+        ):
+            assert isinstance(put(willing), Created)
+            assert (False, False) == (willing.durability.process_crash, willing.durability.power_loss)
 
 
 def test_a_server_that_evicts_is_refused_unless_that_is_allowed() -> None:

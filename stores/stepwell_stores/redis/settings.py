@@ -36,6 +36,8 @@ def read_settings(ask: Callable[..., list[Any]]) -> dict[str, Any]:
         pairs = _pairs(answer)
         if name in pairs:
             found[name] = pairs[name]
+    if "aof_enabled" in told:
+        found.setdefault("appendonly", "yes" if told["aof_enabled"] == "1" else "no")
     return found
 
 
@@ -73,6 +75,12 @@ def check(settings: Mapping[str, Any], where: Where) -> None:
             where,
             f"it throws keys away when its memory is full (maxmemory-policy {policy}), and runs with them",
             "set maxmemory-policy to noeviction, or take that upon you by evicts=allow",
+        )
+    if settings.get("appendonly", "yes") != "yes" and where.volatile != "allow":
+        _refuse(
+            where,
+            "it keeps no append-only file (appendonly no), so what is acknowledged ends with it",
+            "set appendonly to yes, and appendfsync to always, or take that upon you by volatile=allow",
         )
 
 

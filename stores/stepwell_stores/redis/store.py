@@ -57,11 +57,12 @@ class RedisStore(RedisMoves, RedisUpkeep):
 
     Args:
         url: `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`, `rediss://` for TLS, `unix:///PATH?db=0` for a socket;
-            `?prefix=`, `evicts=` and `timeout=` as options.
+            `?prefix=`, `evicts=`, `volatile=` and `timeout=` as options.
         client: in place of a URL, a `redis.Redis` (or `redis.RedisCluster`) that the program has. It is used by all
             threads and never closed; after a fork the child makes its own.
         prefix: of all keys, with a client: several stores share a database by different prefixes.
         evicts: "allow" takes a server that throws keys away when its memory is full, with a client.
+        volatile: "allow" takes a server that keeps no file of what it acknowledged, with a client.
         must_exist: refuse to begin where nothing is.
         clock: gives microseconds since 1970, for leases; None is the server's clock.
     """
@@ -73,19 +74,21 @@ class RedisStore(RedisMoves, RedisUpkeep):
         client: Any = None,
         prefix: str = "stepwell",
         evicts: Literal["refuse", "allow"] = "refuse",
+        volatile: Literal["refuse", "allow"] = "refuse",
         must_exist: bool = False,
         clock: Clock | None = None,
     ) -> None:
         if (url is None) == (client is None):
             raise InvalidInputError("RedisStore takes either a URL or a client")
-        if evicts not in ("refuse", "allow"):
-            raise InvalidInputError(f"evicts is 'refuse' or 'allow', got {evicts!r}")
+        for name, told in (("evicts", evicts), ("volatile", volatile)):
+            if told not in ("refuse", "allow"):
+                raise InvalidInputError(f"{name} is 'refuse' or 'allow', got {told!r}")
         if client is not None:
             check_client(client)
         if url is not None:
             where = Where.of(url)
         else:
-            where = Where(f"the given Redis, prefix {prefix!r}", {}, check_prefix(prefix), evicts)
+            where = Where(f"the given Redis, prefix {prefix!r}", {}, check_prefix(prefix), evicts, volatile)
         self._server = Server(where, client, must_exist=must_exist)
         self._clock = clock
         self._hints = Hints(self._server)

@@ -16,7 +16,7 @@ from ..masking import check_authority
 __all__ = ["Where", "check_prefix"]
 
 _PREFIX = re.compile(r"[A-Za-z0-9._:@/-]{1,100}")
-_KNOWN = "prefix=NAME, evicts=allow, timeout=SECONDS, ca=FILE (rediss:), db=NUMBER (unix:)"
+_KNOWN = "prefix=NAME, evicts=allow, volatile=allow, timeout=SECONDS, ca=FILE (rediss:), db=NUMBER (unix:)"
 
 
 @frozen
@@ -28,12 +28,14 @@ class Where:
         options: for the driver's client.
         prefix: of all keys.
         evicts: take a server that may throw keys away.
+        volatile: take a server that keeps no file of what it was told.
     """
 
     name: str
     options: dict[str, Any] = field(repr=False)
     prefix: str = "stepwell"
     evicts: Literal["refuse", "allow"] = "refuse"
+    volatile: Literal["refuse", "allow"] = "refuse"
 
     @classmethod
     def of(cls, url: str) -> Where:
@@ -59,6 +61,7 @@ class Where:
         unknown = set(options) - {
             "prefix",
             "evicts",
+            "volatile",
             "timeout",
             "ca" if scheme == "rediss" else "",
             "db" * (scheme == "unix"),
@@ -68,8 +71,9 @@ class Where:
                 f"{scheme}: has no option {min(unknown)!r}" if unknown else "an option is given twice",
                 f"known are {_KNOWN}",
             )
-        if options.get("evicts", "allow") != "allow":
-            _refuse(f"evicts={options['evicts']!r} is unknown", "write evicts=allow, or leave it out")
+        for name in ("evicts", "volatile"):
+            if options.get(name, "allow") != "allow":
+                _refuse(f"{name}={options[name]!r} is unknown", f"write {name}=allow, or leave it out")
         prefix = check_prefix(options.get("prefix", "stepwell"))
         driver: dict[str, Any] = {"socket_timeout": _seconds(options.get("timeout", "10"))}
         driver["socket_connect_timeout"] = min(5.0, driver["socket_timeout"])
@@ -88,7 +92,12 @@ class Where:
             if scheme == "rediss":
                 driver |= {"ssl": True, **({"ssl_ca_certs": options["ca"]} if "ca" in options else {})}
             name = f"{scheme}://{parts.hostname}:{driver['port']}/{driver['db']}"
-        return cls(f"{name}, prefix {prefix!r}", driver, prefix, "allow" if "evicts" in options else "refuse")
+        evicts, volatile = (_allowed(one in options) for one in ("evicts", "volatile"))
+        return cls(f"{name}, prefix {prefix!r}", driver, prefix, evicts, volatile)
+
+
+def _allowed(said: bool) -> Literal["refuse", "allow"]:
+    return "allow" if said else "refuse"
 
 
 def check_prefix(prefix: str) -> str:

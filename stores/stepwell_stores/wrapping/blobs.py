@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -298,6 +298,9 @@ def _check_name(name: str) -> None:
         raise InvalidInputError(f"not the name of a blob: {name!r}")
 
 
+_CLOUDS = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
+
+
 def open_blobs(address: str) -> BlobStore:
     """The blobs of an address: a path, or a URL such as `s3://bucket/prefix` (settings come from the environment).
 
@@ -318,8 +321,11 @@ def open_blobs(address: str) -> BlobStore:
         ) from e
     try:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        plain: Any = {"client_options": {"allow_http": True}} if endpoint.startswith("http://") else {}
-        return ObjectBlobs(from_url(address, **plain))
+        options: Any = {}
+        if scheme in _CLOUDS:  # a call that is not answered is waited for as long as a write of a record is
+            options = {"retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}}
+            options["client_options"] = {"allow_http": endpoint.startswith("http://"), "timeout": "20s"}
+        return ObjectBlobs(from_url(address, **options))
     except Exception as e:  # noqa: BLE001 - whatever it says, it may repeat the URL, so it is no cause either
         problem = type(e).__name__
     raise StoreMisconfiguredError(
