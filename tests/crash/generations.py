@@ -7,12 +7,14 @@ it. They are forked; each tells its parent through a pipe of its own, and never 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import selectors
 import shutil
 import signal
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,10 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 from tests.crash import sqlite_vfs
 from tests.crash.faults import Killer, OsFaults, Point
+from tests.crash.places import ON_SERVERS, apart, place_of
 from tests.crash.planted import plant
+from tests.crash.requests import Requests
 from tests.crash.story import RESULT, TRIP, drive, drive_trip, make_order, make_trip
 from tests.crash.witness import AckStore, Evidence, Witness
 
@@ -31,6 +35,7 @@ from stepwell import Engine
 from stepwell.environment import Environment
 from stepwell.errors import ConflictError, NotFoundError, RunBusyError, RunClosedError
 from stepwell.outcomes import Outcome, RunPaused
+from stepwell.store import Store
 from stepwell.testing.environments import InlineExecutor
 from stepwell_stores import open_store
 
@@ -56,11 +61,12 @@ class Scene:
     """What all processes of one story share.
 
     Attributes:
-        kind: of the store, `jsonl` or `sqlite`.
+        kind: of the store, `jsonl`, `sqlite`, `postgres`, `redis` or `s3`.
         folder: where the store is.
         plot: which workflow is run, and what is done to it.
         planted: the bug that was put in, or None.
         threads: whether steps of branches run in threads, and leases are renewed.
+        late: how many generations there were.
     """
 
     kind: str
@@ -68,11 +74,24 @@ class Scene:
     plot: Plot = "order"
     planted: str | None = None
     threads: bool = False
+    late: list[int] = field(factory=lambda: [0])
+
+    def open(self, folder: Path | None = None) -> Store:
+        """Open the store. On a server nobody sees who has died, so there every generation comes an hour later."""
+        url = self.url(folder)
+        if not self.remote:
+            return open_store(url)
+        late = self.late[0] * 3_600_000_000
+        return open_store(url, clock=lambda: time.time_ns() // 1_000 + late)
 
     def url(self, folder: Path | None = None) -> str:
         """Where the store is, or would be in another folder."""
-        where = folder or self.folder
-        return f"file:{where}/runs" if self.kind == "jsonl" else f"sqlite:///{where}/runs.db"
+        return place_of(self.kind, folder or self.folder)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is on a server."""
+        return self.kind in ON_SERVERS
 
     def environment(self) -> Environment:
         return Environment() if self.threads else Environment(executor=InlineExecutor(), threads=False)
@@ -119,6 +138,7 @@ def scene(kind: str, **how: Any) -> Iterator[Scene]:
 
 def live(scene: Scene, lives: list[Life], evidence: Evidence) -> list[End]:
     """Fork these processes, take in what they tell, and wait until all have ended."""
+    scene.late[0] += 1
     with selectors.DefaultSelector() as ready, ExitStack() as pipes:
         pids, told = [], dict[int, bytearray]()
         for one in lives:
@@ -149,6 +169,7 @@ def _fork(program: Callable[[Witness], None]) -> tuple[int, int]:
     code = 1
     try:
         gc.disable()  # it lives for some milliseconds
+        faulthandler.register(signal.SIGALRM, chain=True)  # tell where it hangs, then end
         signal.alarm(PATIENCE)
         os.close(read)
         witness = Witness(write)
@@ -181,12 +202,12 @@ def _be(scene: Scene, life: Life, witness: Witness) -> None:
     plant(scene.planted)
     killer = Killer(life.point, witness.note)
     with ExitStack() as faults:
-        faults.enter_context(OsFaults(killer))
+        faults.enter_context(Requests(killer, scene.kind) if scene.remote else OsFaults(killer))
         if scene.kind == "sqlite":
             faults.enter_context(sqlite_vfs.install(killer))
         mended = [life.mended]
         workflow = make_order(witness) if scene.plot == "order" else make_trip(witness, mended)
-        store = AckStore(open_store(scene.url()), witness, early=scene.planted == "ack before write")
+        store = AckStore(scene.open(), witness, early=scene.planted == "ack before write")
         with Engine(store, [workflow], environment=scene.environment()) as engine:
             if life.errand is None:
                 outcome = _own(scene, engine, workflow, witness, mended)
@@ -257,7 +278,7 @@ def end_here(scene: Scene, evidence: Evidence) -> End:
     witness, mended = Recollection(), [RUN in evidence.reopened]
     workflow = make_order(witness) if scene.plot == "order" else make_trip(witness, mended)
     try:
-        with Engine(AckStore(open_store(scene.url()), witness), [workflow], environment=scene.environment()) as engine:
+        with Engine(AckStore(scene.open(), witness), [workflow], environment=scene.environment()) as engine:
             outcome = _own(scene, engine, workflow, witness, mended)
             witness.end(RUN, outcome.status)
             _judge(scene, outcome, witness)
@@ -281,12 +302,14 @@ class Recollection(Witness):
 def warm_up(kind: str) -> None:
     """Run each story once here, so that children find imports done and caches filled."""
     silent = Witness(-1)
+    if kind in ON_SERVERS:  # here nothing may be asked
+        kind = "sqlite"
     plots: tuple[Plot, ...] = ("order", "retry", "cancel")
     for plot in plots:
         with scene(kind, plot=plot) as place:
             mended = [False]
             workflow = make_order(silent) if plot == "order" else make_trip(silent, mended)
-            with Engine(open_store(place.url()), [workflow], environment=place.environment()) as engine:
+            with Engine(place.open(), [workflow], environment=place.environment()) as engine:
                 _own(place, engine, workflow, silent, mended)
 
 
@@ -295,18 +318,29 @@ def check(scene: Scene, evidence: Evidence, *, in_place: bool = False) -> None:
 
     (Whoever reads a store after a crash mends it by that, and the next process would find less to do.)
     """
+    if scene.remote:  # nobody else can look without opening it
+        found = apart(lambda: _compared(scene, scene.folder, evidence))
+        for one in fields(Evidence):
+            setattr(evidence, one.name, getattr(found, one.name))
+        return
     if scene.kind == "jsonl":
         journals = [path.read_bytes() for path in scene.folder.glob("runs/*.jsonl")]
         evidence.counts["torn tails seen"] += sum(not data.endswith(b"\n") for data in journals)
     folder = scene.folder
     if not in_place:
         folder = _copied(scene)
+    _compared(scene, folder, evidence)
+    if not in_place:
+        shutil.rmtree(folder)
+
+
+def _compared(scene: Scene, folder: Path, evidence: Evidence) -> Evidence:
+    """Open the store anew, and have the evidence compare itself with it."""
     silent = Witness(-1)
     workflow = make_order(silent) if scene.plot == "order" else make_trip(silent, [True])
     try:
-        with Engine(open_store(scene.url(folder)), [workflow], environment=scene.environment()) as engine:
+        with Engine(scene.open(folder), [workflow], environment=scene.environment()) as engine:
             evidence.check(engine.store, engine=engine)
     except Exception:
         evidence.violations.append("the store can't be read: " + " | ".join(traceback.format_exc().splitlines()))
-    if not in_place:
-        shutil.rmtree(folder)
+    return evidence

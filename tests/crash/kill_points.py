@@ -1,5 +1,7 @@
 """Kill points: processes that die before, in the middle of and after every operation on a file, and at random ones.
 
+A store on a server has no files of its own: there they die before, during and after every question.
+
 Exhaustive: the first process dies at operation 1, 2, 3, ... until one comes through; what it left is driven to its end
 by the next one, and once more with a second death on the way. Random: one to four generations, with owners and
 outsiders that die anywhere, on runs that are signalled, paused, cancelled, or that fail and are retried.
@@ -22,6 +24,7 @@ from attrs import frozen
 from tests.crash import sqlite_vfs
 from tests.crash.faults import Place, Point
 from tests.crash.generations import ERRANDS, RUN, End, Life, Plot, check, end_here, live, scene, warm_up
+from tests.crash.places import ON_SERVERS, serving
 from tests.crash.planted import PLANTS
 from tests.crash.reports import Report
 from tests.crash.story import STEPS
@@ -70,7 +73,7 @@ def tell(tale: Tale, kind: str, planted: str | None, report: Report) -> bool:
             lives = [Life(life.point, life.errand, mended) for life in lives]
             before = evidence.recorded(RUN)
             last = number == len(tale.generations)
-            here = last and not planted and not tale.threads
+            here = last and not planted and not tale.threads and not place.remote
             ends = [end_here(place, evidence)] if here else live(place, lives, evidence)
             died = sum(end.killed for end in ends)
             fired = fired or (number == 0 and died > 0)
@@ -180,10 +183,21 @@ def show(args: argparse.Namespace, report: Report) -> None:
         print(f"\r{args.store}: {kills} kills, {speed:.0f}/s, {wrong} violations", end="", file=sys.stderr)
 
 
+def kill(args: argparse.Namespace, report: Report) -> None:
+    """What was asked for."""
+    warm_up(args.store)
+    gc.collect()
+    gc.freeze()  # so that children share what the parent has, and collect nothing of it
+    if args.exhaustive and args.only is None:
+        go_through(args, report)
+    if args.count and not (args.plant and report.violations):
+        wander(args, report)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the harness; see the module."""
     parser = argparse.ArgumentParser(prog="kill_points", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--store", choices=("jsonl", "sqlite"), default="jsonl")
+    parser.add_argument("--store", choices=("jsonl", "sqlite", *ON_SERVERS), default="jsonl")
     parser.add_argument("--count", type=int, help="random kills, at least (default: 1,000, or none when exhaustive)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug that is to be found; stops when it is")
@@ -197,17 +211,13 @@ def main(argv: list[str] | None = None) -> int:
     args.exhaustive = args.exhaustive or args.soak
     if args.count is None:
         args.count = SOAK if args.soak else 0 if args.exhaustive else 1_000
-    report = Report("kill points", args.store, "fdatasync" if args.store == "jsonl" else "FULL", args.seed, args.plant)
+    setting = {"jsonl": "fdatasync", "sqlite": "FULL"}.get(args.store, "a server")
+    report = Report("kill points", args.store, setting, args.seed, args.plant)
     if args.store == "sqlite":
         report.skipped = sqlite_vfs.missing()
     if report.skipped is None:
-        warm_up(args.store)
-        gc.collect()
-        gc.freeze()  # so that children share what the parent has, and collect nothing of it
-        if args.exhaustive and args.only is None:
-            go_through(args, report)
-        if args.count and not (args.plant and report.violations):
-            wander(args, report)
+        with serving(args.store):
+            kill(args, report)
     return report.finish()
 
 

@@ -155,6 +155,7 @@ class Image:
         base: a folder as `place` gives it.
         kind: of the file system.
         options: for each mount of it.
+        size: in bytes; None is little.
 
     Raises:
         LackError: it can't be made or mounted.
@@ -163,6 +164,7 @@ class Image:
     base: Path
     kind: FileSystem
     options: str = "noatime"
+    size: int | None = None
     mount: Path = field(init=False)
     _file: Path = field(init=False)
     _mounted: bool = False
@@ -176,7 +178,7 @@ class Image:
             raise LackError(missing)
         self.mount.mkdir(exist_ok=True)
         with self._file.open("wb") as file:
-            file.truncate(_SIZES[self.kind])
+            file.truncate(self.size or _SIZES[self.kind])
         try:
             _run(*_MAKE[self.kind], str(self._file))
             self.attach()
@@ -208,6 +210,15 @@ class Image:
             fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
         except OSError as e:
             raise LackError(Lack(f"{self.kind} can't be shut down here: {e.strerror}")) from e
+        finally:
+            os.close(fd)
+
+    def sync(self) -> None:
+        """Have everything that is there now on the device."""
+        fd = os.open(self.mount, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(fd):
+                raise LackError(Lack(f"{self.kind} can't be synced: {os.strerror(ctypes.get_errno())}"))
         finally:
             os.close(fd)
 

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import define, field
-from tests.crash.places import ON_SERVERS, place_of, serving
+from tests.crash.places import ON_SERVERS, apart, place_of, serving
 from tests.crash.planted import PLANTS, plant
 from tests.crash.reports import Report
 from tests.crash.stops import CHANCES, IN_THE_STORE, Board, Stops, die_with, work
@@ -96,12 +96,15 @@ class Field:
 
     def begin(self) -> None:
         """Submit the runs, and fork the workers."""
-        with Engine(place_of(self.args.store, self.folder), [order := make_order(Witness(-1))]) as engine:
-            for run_id in self.runs:
-                engine.submit(order, run_id=run_id)
+        apart(self._submit)
         self.board.allow(self.slot, STOPS)
         for n in range(WORKERS):
             self.workers.append(self._fork(random.Random(f"{self.args.seed}/{self.number}/{n}")))
+
+    def _submit(self) -> None:
+        with Engine(place_of(self.args.store, self.folder), [order := make_order(Witness(-1))]) as engine:
+            for run_id in self.runs:
+                engine.submit(order, run_id=run_id)
 
     def _fork(self, chance: random.Random) -> Worker:
         out, into = os.pipe()
@@ -218,6 +221,14 @@ class Field:
         for worker in self.workers:
             evidence.take(bytes(worker.told[: worker.heard]))
             os.close(worker.fd)
+        self.counts, self.violations = apart(lambda: self._judge(evidence))
+        if self.violations and self.args.plant is None:
+            for worker in self.workers:
+                print(f"worker {worker.pid} of field {self.number} told", worker.told.decode(), file=sys.stderr)
+        shutil.rmtree(self.folder)
+
+    def _judge(self, evidence: Evidence) -> tuple[Counter[str], list[str]]:
+        """What there is to count, and what is wrong."""
         store = open_store(place_of(self.args.store, self.folder))
         with Engine(store, [make_order(Witness(-1))]) as engine:
             evidence.check(store, engine=engine)
@@ -228,8 +239,7 @@ class Field:
                 self._check_run(store, run_id)
         self.counts["steps that ran twice"] += sum(times - 1 for times in evidence.effects.values())
         self.counts.update({name: evidence.counts[name] for name in _TOLD})
-        self.violations += evidence.violations
-        shutil.rmtree(self.folder)
+        return self.counts, self.violations + evidence.violations
 
     def _check_run(self, store: Store, run_id: str) -> None:
         tail = store.read(run_id)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from tests.crash import server_plants
 from tests.crash.group_plants import GROUP_PLANTS
 
 from stepwell import events, loading, recorder, session
@@ -16,10 +16,6 @@ from stepwell_stores.jsonl import files as jsonl_files
 from stepwell_stores.jsonl import runs as jsonl_runs
 from stepwell_stores.jsonl import store as jsonl
 from stepwell_stores.outcomes import AmbiguousError, NotWrittenError
-from stepwell_stores.redis import prelude as redis_prelude
-from stepwell_stores.redis import reads as redis_reads
-from stepwell_stores.redis import scripts as redis_scripts
-from stepwell_stores.redis import store as redis
 from stepwell_stores.sqlite import database as sqlite_database
 from stepwell_stores.sqlite import history as sqlite_history
 from stepwell_stores.sqlite import leases as sqlite_leases
@@ -80,24 +76,14 @@ def _no_fence() -> None:
 
     rules.Position.refuses_owner = refuses  # type: ignore[method-assign]
     vars(sqlite)["advance"] = advance
-    _rewrite("at[2] ~= ARGV[5] or", "")
-    _rewrite("if at[2] ~= ARGV[5] then return {'fenced', at[2]} end", "")
-
-
-def _rewrite(old: str, new: str) -> None:
-    """Have every script of the Redis store say something else."""
-    for module in (redis_scripts, redis_reads):
-        for script in vars(module).values():
-            if isinstance(script, redis_prelude.Script):
-                text = script.text.replace(old, new)
-                script.text, script.sha = text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    server_plants.without_fences()
 
 
 def _fence_before() -> None:
     """An owner's number is compared by a read of its own; then what it writes is taken, whatever number is current."""
     _no_fence()
-    stores: tuple[type[Any], ...] = (jsonl.JsonlStore, sqlite.SqliteStore, redis.RedisStore)
-    for kind in stores:
+    stores: list[type[Any]] = [jsonl.JsonlStore, sqlite.SqliteStore]
+    for kind in (*stores, *server_plants.server_stores()):
 
         def append(self: Any, run_id: str, *args: Any, _real: Any = kind.append, **how: Any) -> Any:
             head, fence = self.head(run_id), how.get("fence")
@@ -162,12 +148,7 @@ def _no_sync_on_open() -> None:
 
 def _exists_before() -> None:
     """Whether a run id is taken is looked for by a read of its own; then the run is made, whatever is there."""
-    in_file, in_rows, in_keys = jsonl.JsonlStore.create, sqlite.SqliteStore.create, redis.RedisStore.create
-    looking = redis_scripts.CREATE
-    blind = redis_prelude.Script("create", "")
-    blind.text = looking.text.replace("local run = load(ARGV[2])\nif run", "local run\nif run")
-    blind.text = blind.text.replace("return {'remains', run.log}", "redis.call('DEL', run.log)")
-    blind.sha = hashlib.sha1(blind.text.encode(), usedforsecurity=False).hexdigest()
+    in_file, in_rows = jsonl.JsonlStore.create, sqlite.SqliteStore.create
 
     def into_files(self: Any, run_id: str, *args: Any, **how: Any) -> Any:
         if self.head(run_id) is None:
@@ -182,23 +163,16 @@ def _exists_before() -> None:
             self._database.write(lambda db: [db.execute(statement, (run_id,)) for statement in sqlite_rows.DELETE])
         return in_rows(self, run_id, *args, **how)
 
-    def into_keys(self: Any, run_id: str, *args: Any, **how: Any) -> Any:
-        redis_scripts.CREATE = blind if self.head(run_id) is None else looking
-        try:
-            return in_keys(self, run_id, *args, **how)
-        finally:
-            redis_scripts.CREATE = looking
-
     jsonl.JsonlStore.create = into_files  # type: ignore[method-assign]
     sqlite.SqliteStore.create = into_rows  # type: ignore[method-assign]
-    redis.RedisStore.create = into_keys  # type: ignore[method-assign]
+    server_plants.blind_creates()
 
 
 def _any_lease() -> None:
     """Every lease is taken for one that has lapsed."""
     jsonl.JsonlStore._live = lambda *_: False  # type: ignore[method-assign]
     sqlite_leases.Leases.live = lambda *_: False  # type: ignore[method-assign]
-    _rewrite("local function live(run) return run.u ~= '' and tonumber(run.u) > now() end", "local function live() end")
+    server_plants.lapsed_leases()
 
 
 def _error_swallowed() -> None:
@@ -243,6 +217,7 @@ PLANTS: dict[str, Callable[[], None]] = {
     "re-run on Unknown": _rerun_on_unknown,
     "recorded step runs again": _forgotten_step,
     "synchronous=NORMAL": _normal,
+    "synchronous_commit=off": server_plants.asynchronously,
     **GROUP_PLANTS,
 }
 """By name. They hold for the whole process, so a harness plants in processes of their own."""

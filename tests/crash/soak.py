@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+from tests.crash.places import ON_SERVERS
 
 __all__ = ["JOBS", "Job", "main", "name_of"]
 
@@ -111,6 +112,7 @@ def jobs() -> Iterator[Job]:
         yield Job("disk_faults", (*on, "--kind", "full", "--plant", "error swallowed"), ci=30, soak=30, loses=True)
     yield Job("removals", ("--store", "sqlite", "--vacuum"))
     yield from power_cuts()
+    yield from servers()
     yield Job("crash_states", count="--states", ci=50_000, soak=2_000_000)
     yield Job("crash_states", ("--plant", "no directory fsync"), "--states", 5_000, 5_000, loses=True)
     yield from fuzz()
@@ -145,6 +147,46 @@ def power_cuts() -> Iterator[Job]:
                 yield Job("power_cuts", (*on, "--plant", bug), ci=15, soak=100, loses=True)
     on_xfs = ("--store", "jsonl", "--fs", "xfs", "--plant", "no directory fsync")  # ext4 hides it
     yield Job("power_cuts", on_xfs, ci=60, soak=100, loses=True)
+
+
+def servers() -> Iterator[Job]:
+    """Stores on servers: workers that die or are stopped, connections that break, servers that die."""
+    for store in ON_SERVERS:
+        on, slow = ("--store", store), store == "s3"
+        yield Job("kill_points", on, ci=100 if slow else 500, soak=1_000 if slow else 4_500)
+        yield Job("kill_points", (*on, "--plant", "recorded step runs again"), ci=300, soak=300, loses=True)
+        yield Job("pauses", on, ci=300, soak=2_000)
+        for bug in ("no fence", "fence checked before the transaction"):
+            yield Job("pauses", (*on, "--plant", bug), ci=300, soak=300, loses=True)
+        yield Job("start_races", on, ci=200, soak=1_000)
+        for bug in ("existing run looked for before the transaction", "live lease not respected"):
+            yield Job("start_races", (*on, "--plant", bug), ci=300, soak=300, loses=True)
+        often = {"cut": 300 if slow else 1_000, "blackhole": 20, "delay": 30, "zombie": 50, "deaf": 50}
+        for fault, count in often.items():
+            yield Job("connections", (*on, "--fault", fault), ci=count, soak=10 * count)
+        for fault in ("cut", "zombie", "deaf"):
+            planted = (*on, "--fault", fault, "--plant", "another attempt")
+            yield Job("connections", planted, ci=300, soak=300, loses=True)
+    for store, how, ci, soak in (
+        ("postgres", "kill", 10, 200),
+        ("postgres", "backend", 10, 200),
+        ("postgres", "restart", 5, 50),
+        ("postgres", "power", 10, 200),
+        ("redis", "kill", 20, 500),
+        ("redis", "restart", 5, 50),
+        ("redis", "power", 20, 500),
+    ):
+        yield Job("server_deaths", ("--store", store, "--how", how), ci=ci, soak=soak)
+    for store, how, setting in (
+        ("postgres", "power", "fsync=off"),
+        ("redis", "power", "appendfsync=everysec"),
+        ("redis", "kill", "appendonly=no"),
+    ):
+        options = ("--store", store, "--how", how, "--setting", setting)
+        yield Job("server_deaths", options, ci=10, soak=10, loses=True)
+    for how in ("kill", "power"):
+        options = ("--store", "postgres", "--how", how, "--plant", "synchronous_commit=off")
+        yield Job("server_deaths", options, ci=10, soak=10, loses=True)
 
 
 JOBS = tuple(jobs())
@@ -184,7 +226,7 @@ def show(row: dict[str, Any]) -> None:
     facts = row.get("facts", {})
     what = " ".join(str(v) for v in (row.get("store"), row.get("setting"), facts.get("file system")) if v)
     counts = row["counts"]
-    units = ("cuts", "kills", "states", "lines", "files", "cases", "pauses", "starts", "faults")
+    units = ("cuts", "kills", "deaths", "states", "lines", "files", "cases", "pauses", "starts", "faults")
     most = next((name for name in units if name in counts), "")
     verdict = "skipped" if row["skipped"] else "ok" if row["as it must be"] else "WRONG"
     planted = row.get("planted") or ""

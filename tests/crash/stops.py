@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
+from tests.crash.requests import asking
 from tests.crash.story import make_order
 from tests.crash.witness import AckStore, Witness
 
@@ -30,7 +31,6 @@ from stepwell.lifecycle import StepStarted
 from stepwell.store import Committed, Conflict, Draft, Fenced, HeadFilter, Lease, Store
 from stepwell_stores.jsonl.files import Directory
 from stepwell_stores.jsonl.runs import Runs
-from stepwell_stores.redis.server import Server
 from stepwell_stores.sqlite.database import Database
 
 __all__ = ["CHANCES", "IN_THE_STORE", "Board", "Stops", "die_with", "work"]
@@ -204,7 +204,8 @@ class StoppingStore(AckStore):
 def _into_stores(stops: Stops) -> None:
     """Put the points inside the stores: around the lock, the comparison of fences and the write."""
     write, locked, load, append = Database.write, Directory.locked, Runs.load, Directory.append
-    run = Server.run
+    for owner, name in asking():
+        _around(owner, name, stops)
 
     def sqlite(self: Database, do: Callable[[Any], Any], **how: Any) -> Any:
         def inside(db: Any) -> Any:
@@ -234,20 +235,26 @@ def _into_stores(stops: Stops) -> None:
         append(self, *args)
         stops.at("after the write", blocks=True)
 
-    def asked(self: Server, *args: Any) -> Any:
-        stops.at("before the lock")
-        answer = run(self, *args)
-        stops.at("after the write")
-        return answer
-
     for owner, name, new in (
-        (Server, "run", asked),
         (Database, "write", sqlite),
         (Directory, "locked", queued),
         (Directory, "append", appended),
         (Runs, "load", loaded),
     ):
         setattr(owner, name, new)
+
+
+def _around(owner: Any, name: str, stops: Stops) -> None:
+    """Put the points before and after what one of a server's stores asks: whatever is compared, is compared there."""
+    ask = getattr(owner, name)
+
+    def asked(*args: Any, **how: Any) -> Any:
+        stops.at("before the lock")
+        answer = ask(*args, **how)
+        stops.at("after the write")
+        return answer
+
+    setattr(owner, name, asked)
 
 
 def _into_engine(stops: Stops) -> None:

@@ -83,6 +83,31 @@ def test_a_planted_bug_is_found_by_kills(store: str, planted: str) -> None:
     assert [] != report["violations"]
 
 
+# ---- on servers
+
+
+SERVERS = {"postgres": 80, "redis": 80, "s3": 30}
+"""Kills; `tests.crash.soak --ci` makes 500, and 100 on s3."""
+
+
+@pytest.mark.parametrize("store", list(SERVERS))
+def test_workers_that_die_at_a_question_lose_and_repeat_nothing(server: str) -> None:
+    """Shows S2 (P2)."""
+    report = harness("--store", server, "--count", SERVERS[server])
+    assert [] == report["violations"]
+    assert report["counts"]["kills"] >= SERVERS[server]
+    reached(report, "recovered by a next process", "written and not acknowledged", "runs ended")
+    for place in ("before", "in the middle of", "after"):
+        assert any(name.startswith(f"killed {place} ") for name in report["counts"])
+
+
+@pytest.mark.parametrize("store", list(SERVERS))
+@pytest.mark.parametrize("planted", ["ack before write", "recorded step runs again"])
+def test_a_planted_bug_is_found_by_kills_of_workers(server: str, planted: str) -> None:
+    report = harness("--store", server, "--count", 300, "--plant", planted)
+    assert [] != report["violations"]
+
+
 # ---- the tools themselves
 
 

@@ -34,17 +34,23 @@ def run(*args: str) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("store", ["jsonl", "sqlite", "redis"])
-def test_one_of_eight_processes_wins(store: str) -> None:
+COUNTS = {"jsonl": 200, "sqlite": 200, "postgres": 80, "redis": 80, "s3": 20}
+"""Rounds of starts; on servers `tests.crash.soak --ci` makes 200 of each."""
+
+
+@pytest.mark.parametrize("store", list(COUNTS))
+def test_one_of_eight_processes_wins(server: str) -> None:
     """Shows S16 (P4, P5)."""
-    starts = 200 if store != "redis" else 120
-    report = run("--store", store, "--count", str(starts))
+    starts = COUNTS[server]
+    report = run("--store", server, "--count", str(starts))
     counts = report["counts"]
     assert [] == report["violations"]
     assert counts["starts"] == starts
-    assert min(counts[f"rounds, {name}"] for name in ("claim", "retry", "resume, one id", "delete")) > 5
-    assert counts["rounds, start on no store"] > 5
-    assert min(counts[f"answers, {name}"] for name in ("Running", "RunCompleted", "ConflictError", "RunBusyError")) > 5
+    few = starts // 40
+    assert min(counts[f"rounds, {name}"] for name in ("claim", "retry", "resume, one id", "delete")) > few
+    assert counts["rounds, start on no store"] > few
+    answers = ("Running", "RunCompleted", "ConflictError", "RunBusyError")
+    assert min(counts[f"answers, {name}"] for name in answers) > few
 
 
 def test_an_old_sqlite_file_is_migrated_once() -> None:
@@ -53,9 +59,9 @@ def test_an_old_sqlite_file_is_migrated_once() -> None:
     assert report["counts"]["rounds, start on an old store"] >= 2
 
 
-@pytest.mark.parametrize("store", ["jsonl", "sqlite", "redis"])
+@pytest.mark.parametrize("store", list(COUNTS))
 @pytest.mark.parametrize("bug", ["existing run looked for before the transaction", "live lease not respected"])
-def test_a_second_winner_is_found(store: str, bug: str) -> None:
-    report = run("--store", store, "--count", "100", "--plant", bug)
+def test_a_second_winner_is_found(server: str, bug: str) -> None:
+    report = run("--store", server, "--count", "100", "--plant", bug)
     assert report["violations"], "several processes performed it, or what they wrote can't be read"
     assert report["counts"]["starts"] < 100

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -82,16 +83,22 @@ class Shop:
         folder: where it is.
         setting: options of its URL, such as `sync=off`.
         planted: the bug that was put in, or None.
+        address: the URL of a store that is on a server.
+        late: hours that its clock is late, so that the leases of whoever died before have lapsed.
     """
 
     kind: str
     folder: Path
     setting: str = ""
     planted: str | None = None
+    address: str = ""
+    late: int = 0
 
     @property
     def url(self) -> str:
         """Where the store is."""
+        if self.address:
+            return self.address
         where = f"file:{self.folder}/runs" if self.kind == "jsonl" else f"sqlite:///{self.folder}/runs.db"
         return f"{where}?{self.setting}" if self.setting else where
 
@@ -99,9 +106,14 @@ class Shop:
     def open(self, witness: Witness, store: Store | None = None) -> Iterator[tuple[Engine, Any]]:
         """An engine on the store, whose answers the witness hears of, and the story's workflow."""
         order = make_order(witness)
-        seen: Any = AckStore(store or open_store(self.url), witness, early=self.planted == "ack before write")
+        seen: Any = AckStore(store or self._opened(), witness, early=self.planted == "ack before write")
         with Engine(seen, [order, ticker], environment=Environment(clock=HastyClock())) as engine:
             yield engine, order
+
+    def _opened(self) -> Store:
+        if not self.late:
+            return open_store(self.url)
+        return open_store(self.url, clock=lambda: time.time_ns() // 1_000 + self.late * 3_600_000_000)
 
 
 # ---- in a child

@@ -18,8 +18,28 @@ URLS = {
     ("sqlite", "full"): "`sqlite:`",
     ("sqlite", "normal"): "`sqlite:` with `?sync=normal`",
     ("memory", "full"): "`memory:`",
+    ("postgres", "full"): "`postgresql:`",
+    ("postgres", "fsync=off"): "`postgresql:` with `fsync=off`",
+    ("redis", "full"): "`redis:` with `appendfsync=always`",
+    ("redis", "appendfsync=everysec"): "`redis:` with `appendfsync=everysec`",
+    ("redis", "appendonly=no"): "`redis:` with `appendonly=no`",
+    ("s3", "full"): "`s3:`",
 }
-UNITS = ("cuts", "kills", "states", "pauses", "starts", "lines", "files", "faults", "cases")
+UNITS = ("cuts", "kills", "deaths", "states", "pauses", "starts", "lines", "files", "faults", "cases")
+DETAILS = {
+    "blackhole": "connection that swallows everything",
+    "cut": "connection cut after some bytes",
+    "deaf": "answer to a write lost",
+    "delay": "connection slow, now and then too slow",
+    "zombie": "write arrives after its client was cut off",
+    "backend": "server process of a connection killed",
+    "kill": "server killed",
+    "power": "power cut of the server, ext4",
+    "restart": "server restarted",
+}
+"""What a setting of `connections` and `server_deaths` means."""
+
+ON_SERVERS = ("postgres", "redis", "s3")
 FAULTS = {
     "crowd": "killed with 16 threads at work",
     "kill_points": "killed at a write, sync, rename or removal",
@@ -30,6 +50,8 @@ FAULTS = {
     "pauses": "owner stopped past its lease",
     "start_races": "8 processes at once",
     "store_calls": "calls that fail",
+    "connections": "connection",
+    "server_deaths": "server",
     "fuzz": "a line changed",
 }
 
@@ -41,7 +63,9 @@ def measured() -> list[dict[str, Any]]:
 
 
 def setting_of(row: dict[str, Any]) -> str:
-    """`full`, `off` or `normal`: the durability setting that a report is about."""
+    """`full`, `off`, `normal` or one of a server's: the durability setting that a report is about."""
+    if row["job"] == "server_deaths":
+        return str(row["setting"]).partition(", ")[2] or "full"
     if row["job"] != "power_cuts":
         return "full"  # what is asked there does not hang on it
     return {"sync=off": "off", "synchronous=1": "normal"}.get(str(row.get("setting")), "full")
@@ -62,6 +86,10 @@ def title(row: dict[str, Any]) -> str:
     system = row.get("facts", {}).get("file system")
     if row["job"] == "disk_faults":
         return f"disk trouble: {row['setting']}"
+    if row["job"] in ("connections", "server_deaths"):
+        return DETAILS[str(row["setting"]).partition(",")[0]]
+    if row["job"] == "kill_points" and row["store"] in ON_SERVERS:
+        return "killed before, during or after a question to the server"
     if row["job"] == "fuzz" and "files" in row["counts"]:
         return "files changed"
     return f"{what}, {system}" if system else what
@@ -100,14 +128,21 @@ def declared_table() -> list[str]:
         cuts = [
             row
             for row in measured()
-            if row["job"] == "power_cuts" and row["store"] == store and setting_of(row) == setting
+            if _cuts_power(row) and row["store"] == store and setting_of(row) == setting
             if not row.get("planted") and not row.get("skipped")
         ]
         if cuts:
             declared = "yes" if all(row["facts"]["power loss declared"] for row in cuts) else "no"
-            total, lost = sum(row["counts"]["cuts"] for row in cuts), sum(row["violations"] for row in cuts)
+            total, lost = (
+                sum(row["counts"].get("cuts", row["counts"].get("deaths", 0)) for row in cuts),
+                sum(row["violations"] for row in cuts),
+            )
             lines.append(f"| {name} | yes | {declared} | {total} | {'none' if not lost else 'many of them'} |")
     return lines
+
+
+def _cuts_power(row: dict[str, Any]) -> bool:
+    return row["job"] == "power_cuts" or (row["job"] == "server_deaths" and row["setting"].startswith("power"))
 
 
 def where_measured() -> list[str]:

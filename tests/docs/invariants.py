@@ -52,6 +52,8 @@ INVARIANTS = (
             "tests/crash/test_power_cuts.py::test_what_was_acknowledged_or_read_survives_every_power_cut",
             "tests/crash/test_crash_states.py::test_no_crash_undoes_what_was_told",
             "tests/crash/test_crowd.py::test_a_crowd_that_is_killed_loses_and_repeats_nothing",
+            "tests/crash/test_connections.py::test_whatever_is_cut_each_record_is_there_once",
+            "tests/crash/test_server_deaths.py::test_what_a_server_acknowledged_before_it_died_is_there",
         ),
     ),
     Invariant(
@@ -60,6 +62,7 @@ INVARIANTS = (
         (
             DAYS,
             "tests/crash/test_kill_points.py::test_deaths_anywhere_lose_and_repeat_nothing",
+            "tests/crash/test_kill_points.py::test_workers_that_die_at_a_question_lose_and_repeat_nothing",
             "tests/engine/test_crash.py::test_the_next_process_repeats_no_recorded_step",
             "tests/property/test_schedules.py::test_every_schedule_ends_and_live_equals_replay",
         ),

