@@ -228,7 +228,7 @@ def _running(args: argparse.Namespace, within: Path | None) -> Iterator[tuple[An
         from tests.servers.valkey import valkey
 
         with valkey(durable=True, within=within, **settings) as keys:
-            willing = {"volatile": "allow"} if given.get("appendonly") == "no" else {}
+            willing: dict[str, Any] = {"volatile": "allow"} if given.get("appendonly") == "no" else {}
             yield keys, keys.url(prefix="deaths", **willing)
 
 

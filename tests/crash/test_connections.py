@@ -29,7 +29,7 @@ def test_what_comes_late_or_is_never_heard_of_is_there_once(server: str, fault: 
     assert [] == report["violations"]
     assert report["counts"]["faults"] >= count
     if fault in ("zombie", "deaf"):
-        assert report["counts"]["written, though the answer was lost"] > count // 8
+        assert report["counts"]["written, though the answer was lost"] > 0
 
 
 @pytest.mark.parametrize("fault", ["zombie", "deaf"])

@@ -14,7 +14,7 @@ import redis.asyncio
 from tests.engine.tools import eventually
 from tests.servers.valkey import Valkey, valkey
 
-from stepwell.errors import InvalidInputError, StoreMisconfiguredError
+from stepwell.errors import InvalidInputError, StoreMisconfiguredError, StoreUnavailableError
 from stepwell.store import Created, NotApplied
 from stepwell.testing.contract import a_head, a_start
 from stepwell_stores.redis import RedisStore, server
@@ -139,3 +139,14 @@ def test_a_server_that_can_not_write_its_files_takes_nothing_and_goes_on_when_it
         client.bgsave()
         eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok")
         assert put(store, "two") == Created()
+
+
+def test_connections_that_are_lost_again_and_again_are_made_anew(store: RedisStore, valkey_server: Valkey) -> None:
+    """The driver's pool counts what it has made, and gives no more than a hundred."""
+    with valkey_server.connect() as other:
+        for _ in range(120):
+            assert store.head("nobody") is None
+            other.client_kill_filter(_type="normal", skipme=True)
+            with contextlib.suppress(StoreUnavailableError):
+                store.head("nobody")
+        assert store.head("nobody") is None

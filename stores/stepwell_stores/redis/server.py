@@ -131,7 +131,8 @@ class Server(ForkAware):
         with contextlib.suppress(IndexError):
             used, connection = self._free.pop()
         if connection is None:
-            return self.pool().make_connection()
+            pool = self.pool()  # which would count what it makes, and never hear of those that are closed
+            return pool.connection_class(**pool.connection_kwargs)
         if time.monotonic() - used > _STALE:
             try:
                 ended = connection.can_read()  # that it was closed: nothing else is said without being asked
