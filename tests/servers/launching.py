@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -25,10 +26,17 @@ PATIENCE = 60.0
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port of the loopback interface that nobody has.
+
+    Not one of those that the kernel gives to outgoing connections, which might take it before the server does, or while
+    the server is down.
+    """
+    for _ in range(1_000):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            port = 10_000 + secrets.randbelow(20_000)
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port of the loopback interface is free")
 
 
 def in_package(name: str, *parts: str) -> Path | None:
