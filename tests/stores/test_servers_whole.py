@@ -94,7 +94,8 @@ def records_of(store: Any) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("bare", [True, False], ids=["bare", "wrapped"])
 def test_a_life_of_runs(bare: bool, url: str, wrapped: str) -> None:
-    place, flows = url if bare else wrapped, [everything, failing, nap, parent]
+    flows: list[Any] = [everything, failing, nap, parent]
+    place = url if bare else wrapped
     with Engine(place, flows) as engine:
         assert engine.start(everything, CANARY * 40, run_id="whole").status == "suspended"
         assert engine.start(failing, CANARY, run_id="fails").status == "failed"
