@@ -7,6 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from stepwell import Engine, Flow, Signal, Step, Suspend, workflow
+from stepwell.loading import DEFAULT_LIMIT
 
 from .probes import SCHEMES, setting, settled
 
@@ -103,9 +104,14 @@ def url_of(store: str, directory: str, *, sync: bool = True) -> str:
     return {"sqlite": f"sqlite:///{path}", "jsonl": f"file:{path}", "memory": "memory:"}.get(store, path) + option
 
 
-def engine_on(store: str, directory: str, *, sync: bool = True) -> Engine:
-    """An engine with all of these workflows."""
-    return Engine(url_of(store, directory, sync=sync), workflows=WORKFLOWS)
+def engine_on(store: str, directory: str, *, sync: bool = True, events: int = 0) -> Engine:
+    """An engine with all of these workflows.
+
+    Args:
+        events: how long a history will be: one that is longer than the limit has none.
+    """
+    limit = DEFAULT_LIMIT if events < DEFAULT_LIMIT.max_events else None
+    return Engine(url_of(store, directory, sync=sync), workflows=WORKFLOWS, history_limit=limit)
 
 
 def durability_of(engine: Engine, store: str, directory: str) -> str:

@@ -18,7 +18,7 @@ def record(store: str, directory: str, count: int, results: str, records: str = 
     Args:
         records: a file that what was recorded is written into, too.
     """
-    with engine_on(store, directory, sync=False) as engine:
+    with engine_on(store, directory, sync=False, events=count + 2) as engine:
         assert engine.start(RECORDED[results], count, run_id="run").status == "suspended"
         if records:
             found = engine.store.read("run")
@@ -29,7 +29,7 @@ def record(store: str, directory: str, count: int, results: str, records: str = 
 
 def resume(store: str, directory: str, count: int) -> dict[str, Any]:
     """Go on with the recorded run in an engine that has just been made, from the call to the run's end."""
-    with engine_on(store, directory) as engine:
+    with engine_on(store, directory, events=count + 4) as engine:
         began = time.perf_counter()
         assert engine.resume("run", go, count).unwrap() == count
         seconds = time.perf_counter() - began

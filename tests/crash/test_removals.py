@@ -6,10 +6,11 @@ import pytest
 from tests.crash.calling import reached, report_of
 
 
-@pytest.mark.parametrize(("store", "parts", "part"), [("jsonl", 1, 0), *(("sqlite", 3, part) for part in range(3))])
+@pytest.mark.parametrize(("store", "parts", "part"), [("jsonl", 1, 0), ("sqlite", 3, 1)])
 def test_a_death_between_any_two_deletes_leaves_nothing_that_a_reused_id_could_see(
     store: str, parts: int, part: int
 ) -> None:
+    """For SQLite at each third operation; `python -m tests.crash.removals --store sqlite` does all of them."""
     report = report_of("removals", "--store", store, "--parts", parts, "--part", part)
     assert [] == report["violations"]
     reached(report, "whole", "gone", "new", "some gone, some whole")

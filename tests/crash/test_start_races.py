@@ -59,8 +59,13 @@ def test_an_old_sqlite_file_is_migrated_once() -> None:
     assert report["counts"]["rounds, start on an old store"] >= 2
 
 
-@pytest.mark.parametrize("store", list(COUNTS))
-@pytest.mark.parametrize("bug", ["existing run looked for before the transaction", "live lease not respected"])
+BUGS = ("existing run looked for before the transaction", "live lease not respected")
+
+
+@pytest.mark.parametrize(
+    ("store", "bug"),
+    [(store, bug) for store in COUNTS for bug in BUGS[: 1 if store == "s3" else None]],  # the soak has the other one
+)
 def test_a_second_winner_is_found(server: str, bug: str) -> None:
     report = run("--store", server, "--count", "100", "--plant", bug)
     assert report["violations"], "several processes performed it, or what they wrote can't be read"

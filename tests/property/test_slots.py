@@ -85,7 +85,7 @@ moves = st.sampled_from([(zone, datetime.fromisoformat(f"{one}+00:00")) for zone
 
 @given(st.builds(Times, numbers, hours, weekdays), moves, st.integers(-2 * 86_400, 86_400))
 @example(Times(frozenset({30}), frozenset({2}), None), ("Europe/Berlin", datetime(2026, 10, 25, 1, tzinfo=UTC)), 1)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_slots_are_those_that_a_look_at_every_minute_finds(
     times: Times, move: tuple[str, datetime], seconds: int
 ) -> None:
@@ -125,7 +125,7 @@ def test_slots_a_fixed_time_apart_are_multiples_of_it(every: float, after: datet
     st.integers(0, 3_000),
     st.integers(0, 59),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_what_is_missed_goes_by_the_policy_and_what_is_in_time_is_started(
     missed: str, at_most: int, grace: int, away: int, second: int
 ) -> None:
