@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from typing import Any, Literal, NoReturn
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from attrs import field, frozen
 
@@ -45,16 +45,12 @@ class Where:
             StoreMisconfiguredError: it names no server; the text says what to write, and holds no password.
         """
         check_authority(url)
-        read = False
-        with contextlib.suppress(ValueError):
-            parts = urlsplit(url)
-            port = parts.port
-            given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-            read = True
-        if not read:  # not as a cause or context: those repeat a part of the URL
+        found = _parts_of(url)
+        if found is None:  # not as a cause or context: those repeat a part of the URL
             _refuse(
                 "a part of the URL can't be read", "write '#', '@', '/' and ':' in a password as %23, %40, %2F, %3A"
             )
+        parts, port, given = found
         scheme, options = parts.scheme.lower(), dict(given)
         if parts.fragment:
             _refuse("a URL of Redis has no part behind a '#'", "write '#' in a password as %23")
@@ -92,8 +88,16 @@ class Where:
             if scheme == "rediss":
                 driver |= {"ssl": True, **({"ssl_ca_certs": options["ca"]} if "ca" in options else {})}
             name = f"{scheme}://{parts.hostname}:{driver['port']}/{driver['db']}"
-        evicts, volatile = (_allowed(one in options) for one in ("evicts", "volatile"))
-        return cls(f"{name}, prefix {prefix!r}", driver, prefix, evicts, volatile)
+        willing = _allowed("evicts" in options), _allowed("volatile" in options)
+        return cls(f"{name}, prefix {prefix!r}", driver, prefix, *willing)
+
+
+def _parts_of(url: str) -> tuple[SplitResult, int | None, list[tuple[str, str]]] | None:
+    """The parts of a URL, its port, and its options; None when it is none."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        return parts, parts.port, parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    return None
 
 
 def _allowed(said: bool) -> Literal["refuse", "allow"]:
